@@ -1,0 +1,1 @@
+"""Endpoint picker: chooses the model server for each request (Envoy ext_proc)."""

@@ -1,0 +1,1 @@
+"""Traffic-router plugin of Argo Rollouts: moves traffic between model versions."""
