@@ -1,0 +1,67 @@
+# Everything a developer or a user of the local cluster calls. `make help` lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CLUSTER := PYTHONPATH=tests $(BIN)/python -m support.cluster
+# End-to-end scenarios wait more than they compute: six at a time share one cluster.
+E2E_WORKERS ?= 6
+SOURCES := common plugin picker tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down test check lint type unit integration e2e bench-plugin proto lock fmt clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: $(VENV)/installed ## Play three canaries on a real cluster on this machine
+	PYTHONPATH=tests $(BIN)/python -m support.demo
+
+up: $(VENV)/installed ## Start the local cluster and leave it running
+	$(CLUSTER) up
+
+down: $(VENV)/installed ## Stop the local cluster
+	$(CLUSTER) down
+
+test: check unit integration e2e ## Run everything that CI runs
+
+check: lint type ## Lint, types, layers (under a minute)
+
+lint: $(VENV)/installed ## Ruff and the import contracts
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/lint-imports
+
+type: $(VENV)/installed ## mypy, strict
+	$(BIN)/mypy
+
+unit: $(VENV)/installed ## Unit tests: no I/O
+	$(BIN)/pytest tests/unit -n 2 --durations 20
+
+integration: $(VENV)/installed ## One component against real parts (API server, Envoy)
+	$(CLUSTER) exec -- $(BIN)/pytest tests/integration -n 2 --durations 20
+
+e2e: $(VENV)/installed ## Real controller, real gateway, real traffic
+	$(CLUSTER) exec -- $(BIN)/pytest tests/e2e -n $(E2E_WORKERS) --durations 20
+
+bench-plugin: $(VENV)/installed ## Speed and size of the plugin, as a table
+	$(CLUSTER) exec -- $(BIN)/python tests/bench/plugin.py
+
+proto: $(VENV)/installed ## Regenerate the gRPC stubs
+	$(BIN)/python plugin/proto/generate.py
+
+lock: ## Resolve requirements.lock anew
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --group dev pyproject.toml -o requirements.lock
+
+fmt: $(VENV)/installed ## Format and fix
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean: ## Remove the virtual environment and caches of this checkout
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
