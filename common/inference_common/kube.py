@@ -119,8 +119,8 @@ class Kube:
         from kubernetes.aio.client.configuration import Configuration  # noqa: PLC0415
 
         configuration = Configuration()
-        # The client retries on its own by default; here the callers decide what is repeated.
-        configuration.retries = False
+        # Callers decide what is repeated, never the client.
+        configuration.retries = None
         configuration.connection_pool_maxsize = 100
         if kubeconfig is None and not _has_kubeconfig():
             config.load_incluster_config(client_configuration=configuration)
