@@ -14,7 +14,7 @@ class Outcome(_message.Message):
     def __init__(self, error: _Optional[str] = ...) -> None: ...
 
 class Rollout(_message.Message):
-    __slots__ = ("namespace", "name", "uid", "generation", "plugin_config", "managed_routes", "canary_service", "stable_service", "max_traffic_weight")
+    __slots__ = ("namespace", "name", "uid", "generation", "plugin_config", "managed_routes", "canary_service", "stable_service", "max_traffic_weight", "resource_version")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class Rollout(_message.Message):
     CANARY_SERVICE_FIELD_NUMBER: _ClassVar[int]
     STABLE_SERVICE_FIELD_NUMBER: _ClassVar[int]
     MAX_TRAFFIC_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_VERSION_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     uid: str
@@ -33,7 +34,8 @@ class Rollout(_message.Message):
     canary_service: str
     stable_service: str
     max_traffic_weight: int
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., uid: _Optional[str] = ..., generation: _Optional[int] = ..., plugin_config: _Optional[bytes] = ..., managed_routes: _Optional[_Iterable[str]] = ..., canary_service: _Optional[str] = ..., stable_service: _Optional[str] = ..., max_traffic_weight: _Optional[int] = ...) -> None: ...
+    resource_version: str
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., uid: _Optional[str] = ..., generation: _Optional[int] = ..., plugin_config: _Optional[bytes] = ..., managed_routes: _Optional[_Iterable[str]] = ..., canary_service: _Optional[str] = ..., stable_service: _Optional[str] = ..., max_traffic_weight: _Optional[int] = ..., resource_version: _Optional[str] = ...) -> None: ...
 
 class WeightDestination(_message.Message):
     __slots__ = ("service_name", "pod_template_hash", "weight")
@@ -50,16 +52,6 @@ class InitPluginRequest(_message.Message):
     BRIDGE_VERSION_FIELD_NUMBER: _ClassVar[int]
     bridge_version: str
     def __init__(self, bridge_version: _Optional[str] = ...) -> None: ...
-
-class TypeRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class TypeResponse(_message.Message):
-    __slots__ = ("type",)
-    TYPE_FIELD_NUMBER: _ClassVar[int]
-    type: str
-    def __init__(self, type: _Optional[str] = ...) -> None: ...
 
 class UpdateHashRequest(_message.Message):
     __slots__ = ("rollout", "canary_hash", "stable_hash", "additional_destinations")

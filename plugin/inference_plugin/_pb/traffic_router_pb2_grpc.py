@@ -26,7 +26,11 @@ if _version_not_supported:
 
 
 class TrafficRouterStub:
-    """The eight methods of Argo Rollouts' TrafficRouterPlugin (rollout/trafficrouting/plugin/rpc).
+    """The methods of Argo Rollouts' TrafficRouterPlugin (rollout/trafficrouting/plugin/rpc).
+
+    Two of its eight the bridge answers by itself, at once. InitPlugin: the controller holds a lock
+    over all Rollouts meanwhile and never repeats a failed one, so the server is only told, in the
+    background, and again after each of its restarts. Type: a constant, asked for on each reconcile.
     """
 
     def __init__(self, channel):
@@ -39,11 +43,6 @@ class TrafficRouterStub:
                 '/inference_rollouts.plugin.v1.TrafficRouter/InitPlugin',
                 request_serializer=inference__plugin_dot___pb_dot_traffic__router__pb2.InitPluginRequest.SerializeToString,
                 response_deserializer=inference__plugin_dot___pb_dot_traffic__router__pb2.Outcome.FromString,
-                _registered_method=True)
-        self.Type = channel.unary_unary(
-                '/inference_rollouts.plugin.v1.TrafficRouter/Type',
-                request_serializer=inference__plugin_dot___pb_dot_traffic__router__pb2.TypeRequest.SerializeToString,
-                response_deserializer=inference__plugin_dot___pb_dot_traffic__router__pb2.TypeResponse.FromString,
                 _registered_method=True)
         self.UpdateHash = channel.unary_unary(
                 '/inference_rollouts.plugin.v1.TrafficRouter/UpdateHash',
@@ -78,16 +77,14 @@ class TrafficRouterStub:
 
 
 class TrafficRouterServicer:
-    """The eight methods of Argo Rollouts' TrafficRouterPlugin (rollout/trafficrouting/plugin/rpc).
+    """The methods of Argo Rollouts' TrafficRouterPlugin (rollout/trafficrouting/plugin/rpc).
+
+    Two of its eight the bridge answers by itself, at once. InitPlugin: the controller holds a lock
+    over all Rollouts meanwhile and never repeats a failed one, so the server is only told, in the
+    background, and again after each of its restarts. Type: a constant, asked for on each reconcile.
     """
 
     def InitPlugin(self, request, context):
-        """Missing associated documentation comment in .proto file."""
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Type(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,11 +134,6 @@ def add_TrafficRouterServicer_to_server(servicer, server):
                     request_deserializer=inference__plugin_dot___pb_dot_traffic__router__pb2.InitPluginRequest.FromString,
                     response_serializer=inference__plugin_dot___pb_dot_traffic__router__pb2.Outcome.SerializeToString,
             ),
-            'Type': grpc.unary_unary_rpc_method_handler(
-                    servicer.Type,
-                    request_deserializer=inference__plugin_dot___pb_dot_traffic__router__pb2.TypeRequest.FromString,
-                    response_serializer=inference__plugin_dot___pb_dot_traffic__router__pb2.TypeResponse.SerializeToString,
-            ),
             'UpdateHash': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateHash,
                     request_deserializer=inference__plugin_dot___pb_dot_traffic__router__pb2.UpdateHashRequest.FromString,
@@ -181,7 +173,11 @@ def add_TrafficRouterServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrafficRouter:
-    """The eight methods of Argo Rollouts' TrafficRouterPlugin (rollout/trafficrouting/plugin/rpc).
+    """The methods of Argo Rollouts' TrafficRouterPlugin (rollout/trafficrouting/plugin/rpc).
+
+    Two of its eight the bridge answers by itself, at once. InitPlugin: the controller holds a lock
+    over all Rollouts meanwhile and never repeats a failed one, so the server is only told, in the
+    background, and again after each of its restarts. Type: a constant, asked for on each reconcile.
     """
 
     @staticmethod
@@ -201,33 +197,6 @@ class TrafficRouter:
             '/inference_rollouts.plugin.v1.TrafficRouter/InitPlugin',
             inference__plugin_dot___pb_dot_traffic__router__pb2.InitPluginRequest.SerializeToString,
             inference__plugin_dot___pb_dot_traffic__router__pb2.Outcome.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Type(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/inference_rollouts.plugin.v1.TrafficRouter/Type',
-            inference__plugin_dot___pb_dot_traffic__router__pb2.TypeRequest.SerializeToString,
-            inference__plugin_dot___pb_dot_traffic__router__pb2.TypeResponse.FromString,
             options,
             channel_credentials,
             insecure,
