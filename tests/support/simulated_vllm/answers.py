@@ -1,0 +1,54 @@
+"""What the simulated model says: text that names version and adapter, one word per token."""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+_SENTENCES = (
+    "The Forbidden City is the place to start, go early to avoid the crowds.",
+    "Book your tickets a few days in advance, above all in high season.",
+    "The Temple of Heaven is beautiful in the morning, when people practise tai chi.",
+    "For a quiet afternoon walk along the lakes of Houhai and through the old lanes.",
+    "The Great Wall at Mutianyu is about ninety minutes by car and well worth a day.",
+    "The Summer Palace is best reached by underground and seen from a boat.",
+    "In the evening try the night market, and finish with a bowl of noodles.",
+    "Enjoy your trip, and ask me again whenever you like!",
+)
+_WORSE = ("I do not know.", "Perhaps, perhaps not.", "It depends.")
+_SUM = re.compile(rb"(\d{1,9})\s*\+\s*(\d{1,9})")
+
+
+def compose(
+    *, version: str, adapter: str | None, prompt: bytes, mean_tokens: int, worse: bool
+) -> list[str]:
+    """The whole answer as tokens; joined they are the text. At least one token.
+
+    The same prompt gives the same answer on every replica of a version. Its length varies
+    with the prompt, by a quarter of `mean_tokens` to either side. A sum in the prompt
+    ("what is 17 + 25?") is answered, by a worse model with a wrong number, so that answers can
+    be graded.
+    """
+    digest = zlib.crc32(prompt)
+    name = version if adapter is None else f"{adapter} on {version}"
+    words = ["I", "am", f"{name}."]
+    question = _SUM.search(prompt)
+    if question:
+        total = int(question[1]) + int(question[2]) + (1 + digest % 9 if worse else 0)
+        words += ["The", "answer", "is", f"{total}."]
+    sentences = _WORSE if worse else _SENTENCES
+    spread = max(1, mean_tokens // 2)
+    length = max(1, mean_tokens - spread // 2 + digest % spread)
+    position = digest
+    while len(words) < length:
+        words += sentences[position % len(sentences)].split()
+        position += 1
+    words = words[:length]
+    return [words[0], *(f" {word}" for word in words[1:])]
+
+
+def stretched(tokens: list[str], length: int) -> list[str]:
+    """Exactly `length` tokens: cut, or repeated as a model does when its end token is ignored."""
+    while len(tokens) < length:
+        tokens = [*tokens, *(token if token[0] == " " else f" {token}" for token in tokens)]
+    return tokens[:length]
