@@ -48,7 +48,9 @@ integration: $(VENV)/installed ## One component against real parts (API server, 
 	$(CLUSTER) exec -- $(BIN)/pytest tests/integration -n 2 --durations 20
 
 e2e: $(VENV)/installed ## Real controller, real gateway, real traffic
-	$(CLUSTER) exec -- $(BIN)/pytest tests/e2e -n $(E2E_WORKERS) --durations 20
+	$(CLUSTER) exec -- sh -ec '\
+	  $(BIN)/pytest tests/e2e -m "not alone" -n $(E2E_WORKERS) --durations 20; \
+	  $(BIN)/pytest tests/e2e -m alone --durations 20'
 
 bench-plugin: $(VENV)/installed ## Speed and size of the plugin, as a table
 	$(CLUSTER) exec -- $(BIN)/python tests/bench/plugin.py

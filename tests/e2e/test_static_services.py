@@ -1,0 +1,45 @@
+"""Services as destinations: the names of the Rollout's canaryService and stableService."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from support import manifests as m
+
+if TYPE_CHECKING:
+    from support.scenario import Scenario
+
+
+async def test_services_named_by_the_rollout_are_weighted_promoted_and_aborted(
+    scenario: Scenario,
+) -> None:
+    labels = {"app": "chat"}
+    await scenario.apply(
+        m.gateway(),
+        m.service("chat-stable", labels),
+        m.service("chat-canary", labels),
+        m.route("chat", m.service_ref("chat-stable"), m.service_ref("chat-canary", 0)),
+        m.rollout(
+            "chat",
+            m.pod_template(m.noop(), labels=labels),
+            {"httpRoute": "chat"},
+            stableService="chat-stable",
+            canaryService="chat-canary",
+        ),
+    )
+    await scenario.until_healthy("chat")
+    await scenario.until_weights("chat", {"chat-stable": 100, "chat-canary": 0})
+    await scenario.revise("chat", "2")
+    await scenario.until_paused("chat", 10)
+    await scenario.until_weights("chat", {"chat-stable": 90, "chat-canary": 10})
+    await scenario.argo("abort", "chat")
+    await scenario.until_weights("chat", {"chat-stable": 100, "chat-canary": 0})
+    await scenario.argo("retry", "rollout", "chat")
+    await scenario.until_paused("chat", 10)
+    await scenario.argo("promote", "chat")
+    await scenario.until_paused("chat", 50)
+    await scenario.until_weights("chat", {"chat-stable": 50, "chat-canary": 50})
+    await scenario.argo("promote", "chat")
+    await scenario.until_healthy("chat")
+    # Argo has aimed the stable Service at the new version by now: roles stay, contents move.
+    await scenario.until_weights("chat", {"chat-stable": 100, "chat-canary": 0})
