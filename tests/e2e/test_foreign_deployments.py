@@ -60,7 +60,7 @@ async def test_two_foreign_deployments_are_shifted_by_a_release_rollout(
     await scenario.apply(m.rollout("mymodel", release("mymodel-pool-v1"), config))
     await scenario.until_healthy("mymodel", timeout_s=180)
     async with Traffic(await scenario.address(), model="mymodel", rate=15) as traffic:
-        await scenario.revise("mymodel", "2", **release("mymodel-pool-v2"))
+        await scenario.revise("mymodel", release("mymodel-pool-v2"))
         await scenario.until_paused("mymodel", 10, timeout_s=180)
         await scenario.until_accepted("inference-route")
         window = await traffic.until_answers(200)

@@ -116,6 +116,7 @@ async def test_unchanged_weight_writes_nothing(scenario: Scenario) -> None:
     await scenario.until_paused("chat", 10)
     before = await scenario.until_accepted("chat")
     pools = [await scenario.get(INFERENCEPOOL, name) for name in POOLS]
+    position = scenario.cluster.audit_position()
     for limit in (6, 7, 8):
         await scenario.reconcile("chat", limit)
     after = await scenario.get(HTTPROUTE, "chat")
@@ -124,6 +125,12 @@ async def test_unchanged_weight_writes_nothing(scenario: Scenario) -> None:
     for old in pools:
         new = await scenario.get(INFERENCEPOOL, old["metadata"]["name"])
         assert new["metadata"]["generation"] == old["metadata"]["generation"]
+    asked = [
+        event
+        for event in scenario.cluster.audit("plugin", since=position)
+        if event.namespace == scenario.namespace and event.verb != "watch"
+    ]
+    assert asked == []
 
 
 @pytest.mark.parametrize(

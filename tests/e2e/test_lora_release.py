@@ -22,7 +22,7 @@ async def test_lora_canary_is_promoted_aborted_and_undone_without_a_failed_reque
     async with Traffic(await scenario.address(), model="travelhelper", rate=15) as traffic:
         await traffic.until_answers(20)
         # A canary, taken back.
-        await scenario.revise("travel-helper", V2, **lora_release(V2))
+        await scenario.revise("travel-helper", lora_release(V2))
         await scenario.until_paused("travel-helper", 10, timeout_s=180)
         await scenario.until_targets("loramodel", {V1: 90, V2: 10})
         window = await traffic.until_answers(200)
@@ -54,6 +54,6 @@ async def test_lora_canary_is_promoted_aborted_and_undone_without_a_failed_reque
 
 async def test_adapter_that_no_pod_has_gets_no_weight(scenario: Scenario) -> None:
     await lora(scenario, V1)
-    await scenario.revise("travel-helper", V2, **lora_release(V2))
+    await scenario.revise("travel-helper", lora_release(V2))
     await scenario.until_event("Unhealthy", "503")
     await scenario.until_targets("loramodel", {V1: 100})

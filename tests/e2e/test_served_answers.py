@@ -31,7 +31,7 @@ async def test_base_model_canary_serves_its_share_at_each_step_and_fails_no_requ
     async with Traffic(await scenario.address(), model="mymodel", rate=RATE) as traffic:
         await traffic.until_answers(20)
         assert traffic.window().shares() == {QWEN: 1.0}
-        await scenario.revise("chat", DEEPSEEK, **revised(DEEPSEEK))
+        await scenario.revise("chat", revised(DEEPSEEK))
         for weight in (10, 50):
             await scenario.until_paused("chat", weight, timeout_s=180)
             await scenario.until_accepted("chat")
@@ -49,7 +49,7 @@ async def test_base_model_canary_serves_its_share_at_each_step_and_fails_no_requ
 async def test_abort_under_traffic_brings_every_answer_back_to_stable(scenario: Scenario) -> None:
     await served(scenario, QWEN)
     async with Traffic(await scenario.address(), model="mymodel", rate=RATE) as traffic:
-        await scenario.revise("chat", DEEPSEEK, **revised(DEEPSEEK))
+        await scenario.revise("chat", revised(DEEPSEEK))
         await scenario.until_paused("chat", 10, timeout_s=180)
         await scenario.argo("promote", "chat")
         await scenario.until_paused("chat", 50)

@@ -131,15 +131,12 @@ class Scenario:
                 ) from None
             return cache.get(name, self.namespace) or {}
 
-    async def revise(self, rollout: str, version: str, **extra: Any) -> None:
-        """Change the pod template of a Rollout: a new env VERSION, or other patches of it."""
-        template = extra or {
-            "spec": {
-                "containers": [{"name": "noop", "env": [{"name": "VERSION", "value": version}]}]
-            }
-        }
+    async def revise(self, rollout: str, change: Object | str) -> None:
+        """Change the pod template of a Rollout: a merge of it, or the VERSION of a no-op pod."""
+        if isinstance(change, str):
+            change = {"spec": {"containers": [manifests.noop(version=change)]}}
         obj = await self.get(ROLLOUT, rollout)
-        merged = _merge_template(obj["spec"]["template"], template)
+        merged = _merge_template(obj["spec"]["template"], change)
         await self.kube.patch(
             ROLLOUT,
             rollout,
@@ -210,6 +207,15 @@ class Scenario:
             lambda obj: obj is not None and weights(obj) == expected,
             what=f"weights {expected}",
             timeout_s=timeout_s,
+        )
+
+    async def until_canary_share(self, route: str, weight: int) -> Object:
+        """The HTTPRoute once the smaller weight of its first rule is this."""
+        return await self.until(
+            HTTPROUTE,
+            route,
+            lambda obj: obj is not None and min(weights(obj).values(), key=_number) == weight,
+            what=f"a smaller weight of {weight}",
         )
 
     async def until_accepted(self, route: str) -> Object:
@@ -378,6 +384,10 @@ def _merge_template(template: Object, change: Object) -> Object:
         else:
             merged[key] = value
     return merged
+
+
+def _number(weight: int | None) -> int:
+    return 1 if weight is None else weight
 
 
 def _short(obj: Object | None) -> str:

@@ -1,0 +1,1 @@
+"""Three canaries on a real cluster on this machine, with streaming requests all along."""

@@ -1,0 +1,54 @@
+"""`make demo`, inside `python -m support.cluster exec`, which builds and starts the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from rich.console import Console
+
+from support.cluster.client import ClusterClient
+from support.demo.acts import base_model, lora
+from support.demo.view import summary
+from support.scenario import Scenario
+
+_INTRODUCTION = """
+[bold]Progressive delivery of LLM inference, on a real cluster on this machine.[/bold]
+The real Argo Rollouts controller moves streaming requests through a real Envoy, between two
+versions of a (simulated) vLLM and between two LoRA adapters, by nothing but kubectl.
+"""
+
+_NEXT = """
+[bold]Try it yourself[/bold]
+  make up                                     a cluster that stays; run the export lines it prints
+  kubectl apply -f manifests/examples/base-model-canary.yaml
+  kubectl argo rollouts get rollout mymodel --watch
+  make down
+docs/plugin.md lists the configuration and what each Event means.
+"""
+
+
+async def play(console: Console) -> int:
+    """Play all acts; the exit status is 1 when a request failed."""
+    console.print(_INTRODUCTION)
+    cluster = ClusterClient.load()
+    rows = []
+    for name, act in (("demo-base-model", base_model), ("demo-lora", lora)):
+        scenario = await Scenario.start(cluster, name)
+        try:
+            rows += await act(console, scenario)
+        finally:
+            await scenario.stop()
+    console.print(summary(rows))
+    failed = sum(len(row.window.failures) for row in rows)
+    answers = sum(row.window.total for row in rows)
+    console.print(f"{answers} answers in these steps, {failed} failed requests.")
+    for row in rows:
+        for failure in row.window.failures[:3]:
+            console.print(f"  {row.step}: {failure}", style="red")
+    console.print(_NEXT, highlight=False)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(play(Console())))

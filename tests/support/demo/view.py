@@ -1,0 +1,123 @@
+"""What the demo shows: a live panel while a step runs, and the table of all steps at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rich import box
+from rich.console import Group
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.console import RenderableType
+
+    from support.traffic import Window
+
+_BAR_WIDTH: Final = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One step as it ended: the weights on the object and the answers given under them."""
+
+    act: str
+    step: str
+    weights: Mapping[str, int | None]
+    versions: Sequence[str]
+    window: Window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What is happening right now."""
+
+    title: str
+    command: str
+    waiting_for: str
+    weights: Mapping[str, int | None]
+    versions: Sequence[str]
+    window: Window | None
+    failed_total: int
+
+
+def panel(scene: Scene) -> Panel:
+    """The live panel of a scene."""
+    lines: list[RenderableType] = [
+        Text.assemble(("$ ", "dim"), (scene.command, "bold")),
+        Text.assemble(("now       ", "dim"), scene.waiting_for),
+        Text.assemble(("weights   ", "dim"), weights_text(scene.weights)),
+    ]
+    if scene.window is not None:
+        lines.append(_shares(scene.versions, scene.window))
+        style = "green" if scene.failed_total == 0 else "bold red"
+        lines.append(
+            Text.assemble(
+                ("requests  ", "dim"),
+                f"{scene.window.total} in this step, ",
+                (f"{scene.failed_total} failed", style),
+            )
+        )
+    return Panel(Group(*lines), title=scene.title, title_align="left", box=box.ROUNDED)
+
+
+def summary(rows: Sequence[Row]) -> Table:
+    """The table of all steps: weights on the object, share served with its interval, failures."""
+    table = Table(
+        box=box.SIMPLE_HEAD, title="What was set, and what was served", title_style="bold"
+    )
+    table.add_column("step")
+    table.add_column("weights on the object")
+    table.add_column("answered by (95 % interval)")
+    table.add_column("answers", justify="right")
+    table.add_column("failed", justify="right")
+    act = None
+    for row in rows:
+        if row.act != act:
+            if act is not None:
+                table.add_section()
+            table.add_row(Text(row.act, style="bold"))
+            act = row.act
+        failed = len(row.window.failures)
+        table.add_row(
+            f"  {row.step}",
+            weights_text(row.weights),
+            _intervals(row.versions, row.window),
+            str(row.window.total),
+            Text(str(failed), style="green" if failed == 0 else "bold red"),
+        )
+    return table
+
+
+def weights_text(weights: Mapping[str, int | None]) -> str:
+    """``name weight`` pairs; an absent weight shows as a dash."""
+    return "  ".join(
+        f"{name} {'-' if weight is None else weight}" for name, weight in weights.items()
+    )
+
+
+def _shares(versions: Sequence[str], window: Window) -> Table:
+    table = Table.grid(padding=(0, 1))
+    for number, version in enumerate(versions):
+        share = window.share(version)
+        low, high = window.interval(version)
+        table.add_row(
+            Text("answered " if number == 0 else "         ", style="dim"),
+            version,
+            ProgressBar(total=1.0, completed=share, width=_BAR_WIDTH),
+            f"{share:6.1%}  [{low:.1%} to {high:.1%}]",
+        )
+    return table
+
+
+def _intervals(versions: Sequence[str], window: Window) -> str:
+    lines = []
+    for version in versions:
+        low, high = window.interval(version)
+        lines.append(f"{version} {window.share(version):.1%} [{low:.1%} to {high:.1%}]")
+    return "\n".join(lines)
