@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CLUSTER := PYTHONPATH=tests $(BIN)/python -m support.cluster
 # End-to-end scenarios wait more than they compute: six at a time share one cluster.
 E2E_WORKERS ?= 6
-SOURCES := common plugin picker tests
+SOURCES := common plugin analysis picker tests
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test check lint type unit integration e2e bench-plugin proto lock fmt clean
