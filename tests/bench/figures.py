@@ -1,0 +1,49 @@
+"""Measured figures and the table they are shown in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One line of the table. ``aim`` is what the project promises, empty where it promises none."""
+
+    what: str
+    value: str
+    aim: str = ""
+    note: str = ""
+    met: bool = True
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The nearest-rank percentile of an unsorted, non-empty sample; ``share`` in (0, 1]."""
+    return sorted(values)[ceil(share * len(values)) - 1]
+
+
+def milliseconds(seconds: Sequence[float]) -> str:
+    """``p50 / p99`` of durations in seconds, shown in milliseconds."""
+    p50, p99 = (1000 * percentile(seconds, share) for share in (0.5, 0.99))
+    return f"{p50:.2f} / {p99:.2f} ms"
+
+
+def show(title: str, figures: Iterable[Figure]) -> bool:
+    """Print the table; returns whether every aim is met."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("what", "measured", "aim", "note"):
+        table.add_column(heading)
+    met = True
+    for figure in figures:
+        met &= figure.met
+        style = "" if figure.met else "bold red"
+        table.add_row(figure.what, figure.value, figure.aim, figure.note, style=style)
+    Console().print(table)
+    return met
