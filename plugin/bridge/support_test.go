@@ -164,7 +164,8 @@ type started struct {
 func startBridge(t testing.TB, arguments ...string) *started {
 	t.Helper()
 	command := exec.Command(os.Args[0], arguments...)
-	command.Env = append(os.Environ(), asBridge+"=1")
+	// As in a cluster behind a proxy, which has nothing to do with the server next door.
+	command.Env = append(os.Environ(), asBridge+"=1", "HTTPS_PROXY=http://127.0.0.1:1")
 	s := &started{stderr: &lockedBuffer{}, hostLog: &lockedBuffer{}}
 	s.client = goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig: handshake,
