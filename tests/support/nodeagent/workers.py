@@ -1,0 +1,336 @@
+"""One pod on this node, from its binding to its removal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from inference_common.errors import KubeError
+from support.nodeagent.commands import Launch, Place, launch_of
+from support.nodeagent.containers import (
+    ContainerRecord,
+    Terminated,
+    restart_policy,
+    restarts_after,
+    restored,
+)
+from support.nodeagent.environment import ConfigError, container_references
+from support.nodeagent.fields import FieldError
+from support.nodeagent.images import is_noop
+from support.nodeagent.moments import moment_of, now_utc
+from support.nodeagent.places import Cluster, PodPlace, pod_directory
+from support.nodeagent.runners import ContainerRunner, RunnerSettings
+from support.nodeagent.scheduling import FINISHED
+from support.nodeagent.statuses import PodFacts, is_sidecar, pod_status
+from support.nodeagent.writes import FIRST_RETRY_S, LAST_RETRY_S, PodWrites
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from support.nodeagent.api import PodApi
+    from support.nodeagent.probing import Prober
+
+_log = structlog.get_logger(__name__)
+_TROUBLE = (ConfigError, FieldError, KubeError, OSError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What all pods of a node share. ``writes`` bounds the requests in flight."""
+
+    api: PodApi
+    prober: Prober
+    cluster: Cluster
+    root: Path
+    address: str
+    allocatable: Mapping[str, str]
+    writes: asyncio.Semaphore
+
+
+class PodWorker:
+    """Runs a pod. ``update`` tells it of changes, ``run`` returns when the pod is removed."""
+
+    def __init__(self, pod: dict[str, Any], address: str, host: Host) -> None:
+        """Take over the pod as its status says; containers that ran are lost."""
+        self._host = host
+        self._pod = pod
+        self._address = address
+        status = pod.get("status") or {}
+        start = status.get("startTime")
+        self._started_at = moment_of(start) if start else now_utc()
+        self._records = _restored_records(pod)
+        self._finished = status.get("phase") in FINISHED
+        self._failure: tuple[str, str] | None = None
+        self._deleted = asyncio.Event()
+        self._runners: dict[str, ContainerRunner] = {}
+        self._directory = pod_directory(host.root, pod)
+        self._volumes = PodPlace(self._directory, host.cluster, host.allocatable, host.api)
+        self._place: Place | None = None
+        self._placing = asyncio.Lock()
+        self._background: set[asyncio.Task[None]] = set()
+        self._writes = PodWrites(host.api, host.writes, lambda: self._pod, self._status)
+        self._writer: asyncio.Task[None] | None = None
+        self._notice_deletion()
+
+    @property
+    def pod(self) -> dict[str, Any]:
+        """The pod with the addresses that this node gives it, as its containers see it."""
+        status = (self._pod.get("status") or {}) | {
+            "podIP": self._address,
+            "podIPs": [{"ip": self._address}],
+            "hostIP": self._host.address,
+            "hostIPs": [{"ip": self._host.address}],
+        }
+        return self._pod | {"status": status}
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the object no longer exists."""
+        return self._writes.gone
+
+    def update(self, pod: dict[str, Any]) -> None:
+        """Take in a newer version of the pod."""
+        self._pod = pod
+        self._notice_deletion()
+        if self._writes.written and (self._runners or not self._deleted.is_set()):
+            self._writes.touch()
+
+    def gone(self) -> None:
+        """The object is gone (force deletion): end everything at once."""
+        self._writes.gone = True
+        self._deleted.set()
+        for runner in self._runners.values():
+            runner.kill()
+
+    async def run(self) -> None:
+        """Live and die with the pod."""
+        self._writer = self._spawn(self._writes.keep_status(self.gone))
+        life = self._spawn(self._live())
+        try:
+            await self._enforce_deadline(life)
+            await self._deleted.wait()
+            await self._terminate(life)
+        finally:
+            for task in self._background:
+                task.cancel()
+            await asyncio.gather(*self._background, return_exceptions=True)
+            for runner in self._runners.values():
+                runner.kill()
+        self._volumes.remove()
+        await self._writes.remove(final_status=bool(self._runners))
+
+    async def halt(self, grace_s: float) -> None:
+        """End the containers without telling the API server: the agent stops, not the pod."""
+        if self._writer is not None:
+            self._writer.cancel()
+        await self._stop_containers(grace_s)
+
+    # What a runner needs of its pod (runners.Surroundings).
+
+    async def launch(self, container: Mapping[str, Any]) -> Launch:
+        """What to run in this container now."""
+        async with self._placing:
+            place = self._place = self._place or await self._prepare()
+        references = container_references(container)
+        namespace = self._pod["metadata"]["namespace"]
+        contents = await self._host.api.contents(namespace, references)
+        return launch_of(self.pod, container, contents, place)
+
+    def changed(self, record: ContainerRecord) -> None:
+        """Note a container's new record; the status follows."""
+        self._records[record.name] = record
+        self._writes.touch()
+
+    def event(self, kind: str, reason: str, message: str, container: str) -> None:
+        """Write an Event, unless the same was reported a moment ago."""
+        if self._writes.is_news(reason, container):
+            self._spawn(self._writes.event(kind, reason, message, container))
+
+    # The pod's life.
+
+    async def _live(self) -> None:
+        """Init containers, then the others; returns when all have ended for good."""
+        if self._finished or self._deleted.is_set():
+            return
+        spec = self._pod["spec"]
+        for container in spec.get("initContainers") or []:
+            if not await self._initialise(container):
+                return
+        runners = []
+        for container in spec["containers"]:
+            if is_noop(container):
+                record = self._records[container["name"]]
+                self.changed(record.runs(now_utc(), started=True, ready=True))
+            elif not self._is_over(container):
+                runners.append(self._runner(container, init=False))
+        # A pod whose containers all ended under an earlier agent has no other status to come.
+        self._writes.touch()
+        await asyncio.gather(*(runner.run() for runner in runners))
+        if any(is_noop(container) for container in spec["containers"]):
+            await self._deleted.wait()
+        await self._stop_sidecars(self._grace_s())
+
+    async def _initialise(self, container: dict[str, Any]) -> bool:
+        """Run an init container to its success, or start a sidecar; False when it failed."""
+        record = self._records[container["name"]]
+        if is_noop(container):
+            running = record.runs(now_utc(), started=True, ready=True)
+            self.changed(running if is_sidecar(container) else running.ends(0, now_utc()))
+            return True
+        if not is_sidecar(container):
+            if isinstance(record.state, Terminated) and record.state.exit_code == 0:
+                return True
+            return await self._runner(container, init=True).run() == 0
+        runner = self._runner(container, init=True)
+        self._spawn(_until_end(runner))
+        await runner.started.wait()
+        return True
+
+    def _runner(self, container: Mapping[str, Any], *, init: bool) -> ContainerRunner:
+        settings = RunnerSettings(
+            container=container,
+            policy=restart_policy(self._pod, container, init=init),
+            address=self._address,
+            grace_s=float(self._pod["spec"].get("terminationGracePeriodSeconds", 30)),
+            records=self._host.root / "node-agent" / "processes",
+        )
+        record = self._records[container["name"]]
+        runner = ContainerRunner(settings, record, self, self._host.prober)
+        self._runners[runner.name] = runner
+        return runner
+
+    def _is_over(self, container: Mapping[str, Any]) -> bool:
+        """Whether the container ended before this agent started, and is not started again."""
+        state = self._records[container["name"]].state
+        policy = restart_policy(self._pod, container, init=False)
+        return isinstance(state, Terminated) and not restarts_after(policy, state.exit_code)
+
+    async def _prepare(self) -> Place:
+        """The pod's volumes, as soon as everything that they show is there."""
+        delay_s = FIRST_RETRY_S
+        while True:
+            try:
+                place = await self._volumes.prepare(self.pod)
+            except _TROUBLE as error:
+                if delay_s > FIRST_RETRY_S:
+                    # The first attempt often meets a namespace whose CA is still on its way.
+                    self.event("Warning", "FailedMount", str(error), "")
+                    self._writes.touch()
+            else:
+                self._spawn(self._keep_fresh())
+                return place
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, LAST_RETRY_S)
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            await self._volumes.until_refresh(self._pod)
+            try:
+                await self._volumes.refresh(self.pod)
+            except _TROUBLE as error:
+                self.event("Warning", "FailedMount", str(error), "")
+                await asyncio.sleep(LAST_RETRY_S)
+
+    async def _enforce_deadline(self, life: asyncio.Task[None]) -> None:
+        """End the containers when the pod outlives activeDeadlineSeconds."""
+        deadline = self._pod["spec"].get("activeDeadlineSeconds")
+        if deadline is None or self._finished:
+            return
+        deletion = asyncio.create_task(self._deleted.wait())
+        try:
+            left = deadline - (now_utc() - self._started_at).total_seconds()
+            ended, _ = await asyncio.wait(
+                (deletion, life), timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            deletion.cancel()
+        if not ended:
+            message = "Pod was active on the node longer than the specified deadline"
+            self._failure = ("DeadlineExceeded", message)
+            self.event("Normal", "DeadlineExceeded", message, "")
+            await self._stop_containers(self._grace_s())
+            self._writes.touch()
+
+    async def _terminate(self, life: asyncio.Task[None]) -> None:
+        if self.is_gone or not self._runners:
+            return
+        self._writes.touch()
+        await self._stop_containers(self._grace_s())
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            await asyncio.wait({life}, timeout=LAST_RETRY_S)
+
+    async def _stop_containers(self, grace_s: float) -> None:
+        """Main containers together, then sidecars in reverse, within one grace period."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + grace_s
+        sidecars = self._sidecars()
+        mains = [runner for name, runner in self._runners.items() if name not in sidecars]
+        await asyncio.gather(*(runner.stop(grace_s) for runner in mains))
+        await self._stop_sidecars(max(0.0, until - loop.time()))
+
+    async def _stop_sidecars(self, grace_s: float) -> None:
+        for name in reversed(self._sidecars()):
+            await self._runners[name].stop(grace_s)
+
+    def _sidecars(self) -> list[str]:
+        init = self._pod["spec"].get("initContainers") or []
+        names = [container["name"] for container in init if is_sidecar(container)]
+        return [name for name in names if name in self._runners]
+
+    def _grace_s(self) -> float:
+        """The grace period of a deletion, else that of the spec."""
+        given = self._pod["metadata"].get("deletionGracePeriodSeconds")
+        if given is None:
+            given = self._pod["spec"].get("terminationGracePeriodSeconds", 30)
+        return float(given)
+
+    def _notice_deletion(self) -> None:
+        if "deletionTimestamp" in self._pod["metadata"]:
+            self._deleted.set()
+
+    def _status(self, previous: Mapping[str, Any]) -> dict[str, Any]:
+        facts = PodFacts(
+            records=dict(self._records),
+            pod_ip=self._address,
+            host_ip=self._host.address,
+            started_at=self._started_at,
+            terminating="deletionTimestamp" in self._pod["metadata"],
+            failure=self._failure,
+        )
+        return pod_status(self._pod, facts, previous, now_utc())
+
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            name = self._pod["metadata"]["name"]
+            _log.error("a task of a pod failed", pod=name, exc_info=error)
+
+
+async def _until_end(runner: ContainerRunner) -> None:
+    await runner.run()
+
+
+def _restored_records(pod: Mapping[str, Any]) -> dict[str, ContainerRecord]:
+    spec, status = pod["spec"], pod.get("status") or {}
+    records = {}
+    waiting = "PodInitializing" if spec.get("initContainers") else "ContainerCreating"
+    for key, containers in (
+        ("initContainerStatuses", spec.get("initContainers") or []),
+        ("containerStatuses", spec["containers"]),
+    ):
+        known = {one["name"]: one for one in status.get(key) or []}
+        for container in containers:
+            name = container["name"]
+            records[name] = restored(container, known.get(name), waiting)
+    return records
