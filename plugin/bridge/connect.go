@@ -49,8 +49,6 @@ func connect(target string) (*grpc.ClientConn, error) {
 		// deadline of each call, and a server of gRPC's C core (hence of Python) by default drops
 		// who pings more often than every five minutes.
 		grpc.WithIdleTimeout(0),
-		// The process inherits the controller's environment, and with it perhaps HTTPS_PROXY.
-		grpc.WithNoProxy(),
 		grpc.WithUserAgent("inference-rollouts-bridge/"+version),
 	)
 }
