@@ -1,0 +1,209 @@
+"""The pool as the Kubernetes API server describes it, kept up to date by watches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import structlog
+
+from inference_common.errors import KubeError
+from inference_common.kube import INFERENCEMODEL, INFERENCEPOOL, INFERENCEPOOL_X, POD
+from inference_common.names import HASH_LABEL, VERSION_LABEL
+from inference_common.watching import WatchCache
+from inference_picker.errors import ConfigError
+from inference_picker.pool import Endpoint, PoolSnapshot, make_snapshot
+from inference_picker.splits import ModelSplit, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from inference_common.kube import Kube, Resource
+
+_log = structlog.get_logger(__name__)
+
+POOLS: Final[dict[str, Resource]] = {
+    INFERENCEPOOL.group: INFERENCEPOOL,
+    INFERENCEPOOL_X.group: INFERENCEPOOL_X,
+}
+_FIRST_RETRY_S: Final = 1.0
+_RETRY_S: Final = 15.0
+
+
+def pool_resource(group: str) -> Resource:
+    """The resource type of pools of this API group. Raises ConfigError for an unknown group."""
+    if group not in POOLS:
+        known = " or ".join(POOLS)
+        raise ConfigError(f"--pool-group {group}: no InferencePool is known there. Use {known}.")
+    return POOLS[group]
+
+
+def pool_selector(pool: Mapping[str, Any]) -> dict[str, str]:
+    """The labels that select the pool's pods: ``matchLabels`` in v1, the map itself before."""
+    selector = pool.get("spec", {}).get("selector") or {}
+    labels = selector.get("matchLabels", selector)
+    return {str(key): str(value) for key, value in (labels or {}).items()}
+
+
+def pool_ports(pool: Mapping[str, Any]) -> tuple[int, ...]:
+    """The target ports: a list in v1, one number before."""
+    spec = pool.get("spec", {})
+    if "targetPortNumber" in spec:
+        return (int(spec["targetPortNumber"]),)
+    return tuple(int(port["number"]) for port in spec.get("targetPorts") or [])
+
+
+def takes_requests(pod: Mapping[str, Any]) -> bool:
+    """Whether the pod has an address, is Ready, and is not being deleted."""
+    if pod["metadata"].get("deletionTimestamp"):
+        return False
+    status = pod.get("status", {})
+    conditions = status.get("conditions") or []
+    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    return ready and bool(status.get("podIP"))
+
+
+def endpoints_of(
+    pool: Mapping[str, Any],
+    pods: Iterable[Mapping[str, Any]],
+    models: Mapping[str, frozenset[str]],
+) -> Iterator[Endpoint]:
+    """One endpoint for each target port of each member that takes requests, by pod name."""
+    selector = pool_selector(pool)
+    ports = pool_ports(pool)
+    if not selector:
+        return
+    for pod in sorted(pods, key=lambda each: str(each["metadata"]["name"])):
+        labels = pod["metadata"].get("labels") or {}
+        member = all(labels.get(key) == value for key, value in selector.items())
+        if not member or not takes_requests(pod):
+            continue
+        ip = pod["status"]["podIP"]
+        for port in ports:
+            address = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+            yield Endpoint(
+                address=address,
+                pod=pod["metadata"]["name"],
+                version=labels.get(HASH_LABEL) or labels.get(VERSION_LABEL) or "",
+                models=models.get(address),
+            )
+
+
+def splits_of(
+    pool_name: str, pool_group: str, inference_models: Iterable[Mapping[str, Any]]
+) -> Iterator[ModelSplit]:
+    """The splits of the InferenceModels that refer to the pool, the oldest first.
+
+    The oldest of several for one model name is the valid one (InferenceModel v1alpha2,
+    ``modelName``).
+    """
+
+    def age(model: Mapping[str, Any]) -> tuple[str, str]:
+        metadata = model["metadata"]
+        return str(metadata.get("creationTimestamp", "")), str(metadata["name"])
+
+    for model in sorted(inference_models, key=age):
+        spec = model.get("spec", {})
+        ref = spec.get("poolRef", {})
+        group = ref.get("group", INFERENCEPOOL_X.group)
+        if ref.get("name") != pool_name or group != pool_group:
+            continue
+        # Weights are set for all targets or for none; without them shares are equal.
+        targets = tuple(
+            Target(name=each["name"], weight=int(each.get("weight", 1)))
+            for each in spec.get("targetModels") or []
+        )
+        yield ModelSplit(model=spec["modelName"], targets=targets)
+
+
+class ClusterSource:
+    """Snapshots of one pool from the API server; the last one stays when it is unreachable."""
+
+    def __init__(self, kube: Kube, *, name: str, namespace: str, group: str) -> None:
+        """Describe the pool; nothing runs before the source is entered."""
+        self.name = name
+        self.group = group
+        self.namespace = namespace
+        self._kube = kube
+        self._pools = WatchCache(
+            kube, pool_resource(group), namespace, field_selector=f"metadata.name={name}"
+        )
+        # All pods of the namespace: a rollout re-aims the pool's selector, and the members of
+        # the new one must be known at once.
+        self._pods = WatchCache(kube, POD, namespace)
+        self._models = WatchCache(kube, INFERENCEMODEL, namespace)
+        self._models_task: asyncio.Task[None] | None = None
+        self._splits_known = asyncio.Event()
+        self._listed: dict[str, frozenset[str]] = {}
+        self._snapshot: PoolSnapshot | None = None
+
+    async def __aenter__(self) -> Self:
+        for cache in (self._pools, self._pods, self._models):
+            cache.subscribe(lambda _type, _obj: self._forget())
+        self._pools.start()
+        self._pods.start()
+        self._models_task = asyncio.create_task(self._watch_models(), name="watch models")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._models_task is not None:
+            self._models_task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._models_task
+        for cache in (self._pools, self._pods, self._models):
+            await cache.stop()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the pool exists, and its pods and splits have been listed."""
+        synced = self._pods.is_synced and self._splits_known.is_set()
+        return synced and self._pool() is not None
+
+    async def synced(self) -> None:
+        """Return when pools, pods and, where the cluster has them, InferenceModels are listed."""
+        await self._pools.synced()
+        await self._pods.synced()
+        await self._splits_known.wait()
+
+    def snapshot(self) -> PoolSnapshot:
+        """The pool as the API server last described it; empty while it does not exist."""
+        if self._snapshot is None:
+            pool = self._pool()
+            if pool is None:
+                return PoolSnapshot()
+            self._snapshot = make_snapshot(
+                endpoints_of(pool, self._pods.items(), self._listed),
+                splits_of(self.name, self.group, self._models.items()),
+            )
+        return self._snapshot
+
+    def list_models(self, address: str, models: frozenset[str] | None) -> None:
+        """Note which models an endpoint lists; None when that is no longer known."""
+        if self._listed.get(address) == models:
+            return
+        if models is None:
+            self._listed.pop(address, None)
+        else:
+            self._listed[address] = models
+        self._forget()
+
+    async def _watch_models(self) -> None:
+        """Watch InferenceModels as soon as the cluster has that type: newer ones lack it."""
+        while True:
+            try:
+                if await self._kube.serves(INFERENCEMODEL):
+                    break
+                self._splits_known.set()
+            except KubeError as error:
+                _log.warning("asking for InferenceModels failed", error=str(error))
+            await asyncio.sleep(_RETRY_S if self._splits_known.is_set() else _FIRST_RETRY_S)
+        self._models.start()
+        await self._models.synced()
+        self._splits_known.set()
+
+    def _pool(self) -> dict[str, Any] | None:
+        return self._pools.get(self.name, self.namespace)
+
+    def _forget(self) -> None:
+        self._snapshot = None

@@ -1,0 +1,104 @@
+"""`inference-rollouts picker`: the endpoint picker's command line."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="picker",
+    help="Choose the model server for each request (Envoy ext_proc, one InferencePool).",
+    no_args_is_help=True,
+)
+
+
+@app.callback()
+def picker() -> None:
+    """Choose the model server for each request."""
+
+
+@app.command()
+def serve(
+    pool: Annotated[str, typer.Option(help="Name of the InferencePool.")],
+    namespace: Annotated[str, typer.Option(help="Its namespace.")],
+    pool_group: Annotated[str, typer.Option(help="Its API group.")] = "inference.networking.k8s.io",
+    address: Annotated[
+        str, typer.Option(help="HOST:PORT of ext_proc and gRPC health.")
+    ] = "0.0.0.0:9002",
+    metrics_address: Annotated[
+        str, typer.Option(help="HOST:PORT of /metrics, /healthz and /readyz.")
+    ] = "0.0.0.0:9090",
+    kubeconfig: Annotated[
+        str | None, typer.Option(help="Else $KUBECONFIG, else the pod's service account.")
+    ] = None,
+    expose_target_model: Annotated[
+        bool,
+        typer.Option(
+            "--expose-target-model",
+            help="Leave the target's name in answers instead of writing back the name that the "
+            "client asked for.",
+        ),
+    ] = False,
+    watch_share: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of streamed answers whose body passes through the picker, for the time "
+            "to first token. Answers whose model name is written back always do.",
+        ),
+    ] = 1.0,
+    max_body_bytes: Annotated[
+        int, typer.Option(min=1024, help="Larger request bodies are answered with 413.")
+    ] = 10 * 1024 * 1024,
+    models_interval_s: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks at /v1/models.")
+    ] = 2.0,
+    drain_delay_s: Annotated[
+        float, typer.Option(min=0.0, help="Seconds from SIGTERM to no new streams.")
+    ] = 3.0,
+    drain_timeout_s: Annotated[
+        float, typer.Option(min=0.0, help="Seconds for the streams that are left then.")
+    ] = 120.0,
+    log_format: Annotated[str, typer.Option(help="json or text.")] = "json",
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Serve one InferencePool until SIGTERM."""
+    import uvloop  # noqa: PLC0415 - help must not pay for it
+
+    from inference_common.logs import configure_logging  # noqa: PLC0415
+    from inference_picker.cluster import pool_resource  # noqa: PLC0415
+    from inference_picker.director import Settings  # noqa: PLC0415
+    from inference_picker.errors import ConfigError  # noqa: PLC0415
+    from inference_picker.serving import Options, serve_pool, split_address  # noqa: PLC0415
+
+    configure_logging("picker", json=log_format == "json", level=log_level)
+    try:
+        pool_resource(pool_group)
+        split_address(address, flag="--address")
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(
+                serve_pool(
+                    pool=pool,
+                    namespace=namespace,
+                    group=pool_group,
+                    kubeconfig=kubeconfig,
+                    options=Options(
+                        address=address,
+                        metrics_address=metrics_address,
+                        settings=Settings(
+                            expose_target_model=expose_target_model, watch_share=watch_share
+                        ),
+                        max_body_bytes=max_body_bytes,
+                        models_interval_s=models_interval_s,
+                        drain_delay_s=drain_delay_s,
+                        drain_timeout_s=drain_timeout_s,
+                    ),
+                )
+            )
+    except ConfigError as error:
+        print(f"inference-rollouts picker serve: {error}", file=sys.stderr)  # noqa: T201
+        raise typer.Exit(2) from error

@@ -1,0 +1,74 @@
+"""What the scheduler knows: the endpoints of one pool at one moment, and its model splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from inference_picker.splits import ModelSplit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One port of one pod that takes requests."""
+
+    address: str
+    """``ip:port``, IPv6 in brackets."""
+    pod: str = ""
+    version: str = ""
+    models: frozenset[str] | None = None
+    """Model and adapter names it lists, or None while that is unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSnapshot:
+    """The pool at one moment. Pods that are unready or terminating are not in it."""
+
+    endpoints: tuple[Endpoint, ...] = ()
+    splits: Mapping[str, ModelSplit] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
+    """Every model name that an endpoint lists or a split mentions."""
+
+    def find(self, address: str) -> Endpoint | None:
+        """The endpoint of this address."""
+        return next((each for each in self.endpoints if each.address == address), None)
+
+
+def make_snapshot(endpoints: Iterable[Endpoint], splits: Iterable[ModelSplit] = ()) -> PoolSnapshot:
+    """A snapshot of these endpoints and splits; of two splits for one model the first counts."""
+    members = tuple(endpoints)
+    by_model: dict[str, ModelSplit] = {}
+    for split in splits:
+        by_model.setdefault(split.model, split)
+    names = set(by_model)
+    for split in by_model.values():
+        names.update(target.name for target in split.targets)
+    for endpoint in members:
+        names |= endpoint.models or frozenset()
+    return PoolSnapshot(
+        endpoints=members, splits=MappingProxyType(by_model), names=frozenset(names)
+    )
+
+
+class Source(Protocol):
+    """Where snapshots come from."""
+
+    def snapshot(self) -> PoolSnapshot:
+        """The pool as it is now. Called for each request: it must be cheap."""
+        ...
+
+
+class StaticSource:
+    """A pool that changes only when it is told to."""
+
+    def __init__(self, snapshot: PoolSnapshot) -> None:
+        """Start with this snapshot."""
+        self.current = snapshot
+
+    def snapshot(self) -> PoolSnapshot:
+        """The snapshot that was set last."""
+        return self.current

@@ -1,0 +1,221 @@
+"""Puts the picker together and runs it: gRPC, health, metrics, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import grpc
+import structlog
+from aiohttp import web
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio as grpc_health
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from prometheus_client.exposition import choose_encoder
+
+from inference_common.kube import Kube
+from inference_picker import wire
+from inference_picker.cluster import ClusterSource
+from inference_picker.director import Director, Settings
+from inference_picker.errors import ConfigError
+from inference_picker.exchange import DEFAULT_MAX_BODY_BYTES
+from inference_picker.listing import ModelLister
+from inference_picker.metrics import Metrics, PoolCollector
+from inference_picker.servicer import ExternalProcessor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from inference_picker.pool import Source
+
+_log = structlog.get_logger(__name__)
+
+READINESS: Final = ("", "readiness", wire.SERVICE, "inference-extension")
+"""Health services that turn to NOT_SERVING while draining, as the protocol's peers name them."""
+LIVENESS: Final = "liveness"
+
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+_READY_CHECK_S: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the server runs."""
+
+    address: str
+    """``ip:port`` of ext_proc and gRPC health; port 0 lets the system choose."""
+    metrics_address: str
+    """``ip:port`` of /metrics, /healthz and /readyz."""
+    settings: Settings = field(default_factory=Settings)
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    models_interval_s: float = 2.0
+    drain_delay_s: float = 3.0
+    """Time between readiness off and no new streams, for the gateways to notice."""
+    drain_timeout_s: float = 120.0
+    """Time for the streams that are left."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Running:
+    """A picker that serves."""
+
+    port: int
+    metrics_port: int
+    director: Director
+    server: grpc.aio.Server
+    health: grpc_health.HealthServicer
+
+    async def set_ready(self, *, ready: bool) -> None:
+        """Turn readiness on or off; liveness stays."""
+        for service in READINESS:
+            await self.health.set(service, _SERVING if ready else _NOT_SERVING)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    source: Source, options: Options, *, is_ready: Callable[[], bool] = lambda: True
+) -> AsyncIterator[Running]:
+    """A picker over the source, until the block ends; then every stream is cut."""
+    metrics = Metrics()
+    director = Director(
+        source=source,
+        metrics=metrics,
+        settings=options.settings,
+        # Several pickers of one pool must not draw the same targets at the same time.
+        start=secrets.randbits(64),
+    )
+    metrics.registry.register(PoolCollector(source=source, in_flight=director.flights.counts))
+    server = grpc.aio.server(
+        options=(
+            # With it a second picker on the same port would silently take half the streams.
+            ("grpc.so_reuseport", 0),
+            # Larger bodies are answered with 413 by their length; this bounds what is taken in.
+            ("grpc.max_receive_message_length", 2 * options.max_body_bytes + 1024 * 1024),
+        )
+    )
+    health = grpc_health.HealthServicer()
+    add_HealthServicer_to_server(health, server)
+    processor = ExternalProcessor(director, max_body_bytes=options.max_body_bytes)
+    server.add_generic_rpc_handlers((processor.handler(),))
+    try:
+        port = server.add_insecure_port(options.address)
+    except RuntimeError as error:
+        raise ConfigError(f"--address {options.address}: can't be bound: {error}") from error
+    running = Running(port=port, metrics_port=0, director=director, server=server, health=health)
+    await health.set(LIVENESS, _SERVING)
+    await running.set_ready(ready=is_ready())
+    async with _web_server(options.metrics_address, metrics, is_ready) as metrics_port:
+        running.metrics_port = metrics_port
+        await server.start()
+        try:
+            yield running
+        finally:
+            await server.stop(grace=None)
+
+
+async def serve_pool(
+    *, pool: str, namespace: str, group: str, kubeconfig: str | None, options: Options
+) -> None:
+    """Serve one pool of the cluster until SIGTERM or SIGINT, then drain."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    kube = await Kube.connect(kubeconfig)
+    source = ClusterSource(kube, name=pool, namespace=namespace, group=group)
+
+    def is_ready() -> bool:
+        return source.is_ready and not stopping.is_set()
+
+    try:
+        async with source, serving(source, options, is_ready=is_ready) as running:
+            lister = ModelLister(source, interval_s=options.models_interval_s)
+            tasks = [
+                asyncio.create_task(lister.run(), name="list models"),
+                asyncio.create_task(_report_readiness(running, is_ready), name="readiness"),
+            ]
+            _log.info("serving", pool=pool, namespace=namespace, port=running.port)
+            await _until_first(stopping, tasks)
+            await _drain(running, options)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        await kube.close()
+
+
+async def _until_first(stopping: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
+    """Wait for the signal; a background task that ends before it raises its error here."""
+    waiter = asyncio.create_task(stopping.wait())
+    done, _ = await asyncio.wait({waiter, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    for task in done - {waiter}:
+        task.result()
+    waiter.cancel()
+
+
+async def _drain(running: Running, options: Options) -> None:
+    await running.set_ready(ready=False)
+    in_flight = sum(running.director.flights.counts.values())
+    _log.info("draining", in_flight=in_flight)
+    await asyncio.sleep(options.drain_delay_s)
+    await running.server.stop(grace=options.drain_timeout_s)
+    _log.info("stopped", cut=sum(running.director.flights.counts.values()))
+
+
+async def _report_readiness(running: Running, is_ready: Callable[[], bool]) -> None:
+    told: bool | None = None
+    while True:
+        ready = is_ready()
+        if ready != told:
+            await running.set_ready(ready=ready)
+            told = ready
+            _log.info("readiness", ready=ready)
+        await asyncio.sleep(_READY_CHECK_S)
+
+
+@contextlib.asynccontextmanager
+async def _web_server(
+    address: str, metrics: Metrics, is_ready: Callable[[], bool]
+) -> AsyncIterator[int]:
+    """Serve /metrics, /healthz and /readyz; yields the port."""
+
+    async def show_metrics(request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(metrics.registry), headers={"Content-Type": content_type})
+
+    async def healthz(_request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_request: web.Request) -> web.Response:
+        if is_ready():
+            return web.Response(text="ok\n")
+        return web.Response(text="pool or pods are not known yet, or draining\n", status=503)
+
+    app = web.Application()
+    app.router.add_get("/metrics", show_metrics)
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    host, port = split_address(address, flag="--metrics-address")
+    site = web.TCPSite(runner, host, port)
+    try:
+        await site.start()
+        yield int(runner.addresses[0][1])
+    except OSError as error:
+        raise ConfigError(f"--metrics-address {address}: can't be bound: {error}") from error
+    finally:
+        await runner.cleanup()
+
+
+def split_address(address: str, *, flag: str) -> tuple[str, int]:
+    """Host and port of ``host:port``. Raises ConfigError that names the flag."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"{flag} {address}: expected HOST:PORT, for example 10.0.0.7:9002.")
+    return host.strip("[]"), int(port)
