@@ -376,9 +376,9 @@ func TestAPanicBecomesTheErrorOfItsCall(t *testing.T) {
 func TestLogLinesReachTheControllersLogAtTheirLevel(t *testing.T) {
 	socket := socketPath(t)
 	bridge := startBridge(t, "--server", "unix:"+socket)
-	bridge.SetWeight(sampleRollout(), 10, nil)
+	bridge.VerifyWeight(sampleRollout(), 10, nil)
 	eventually(t, "the host logs the failed call", func() bool {
-		return strings.Contains(bridge.hostLog.String(), `"call not answered"`)
+		return strings.Contains(bridge.hostLog.String(), `"weight not verified"`)
 	})
 	bridge.client.Kill()
 
@@ -411,7 +411,7 @@ func TestLogLinesReachTheControllersLogAtTheirLevel(t *testing.T) {
 		if err := json.Unmarshal([]byte(line), &entry); err != nil {
 			t.Fatal(err)
 		}
-		if entry["@message"] == "call not answered" && entry["@level"] != "warn" {
+		if entry["@message"] == "weight not verified" && entry["@level"] != "warn" {
 			t.Errorf("logged at %v", entry["@level"])
 		}
 	}

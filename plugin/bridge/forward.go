@@ -77,6 +77,9 @@ func (f *forwarder) VerifyWeight(
 		return err
 	})
 	if failure != "" {
+		// The other calls' failures are in the controller's log already.
+		f.logger.Warn("weight not verified", "reason", failure,
+			"namespace", rollout.Namespace, "rollout", rollout.Name)
 		return types.NotVerified, types.RpcError{}
 	}
 	return toVerified(response.GetVerified()), types.RpcError{ErrorString: response.GetError()}
@@ -144,10 +147,9 @@ func (f *forwarder) guard(method string, call func(context.Context) error) (fail
 		}
 	}()
 	if err := call(ctx); err != nil {
-		failure = f.explain(method, err)
-		f.logger.Warn("call not answered", "method", method, "error", failure)
+		return f.explain(method, err)
 	}
-	return failure
+	return ""
 }
 
 // explain turns a gRPC status into a text that says what to look at.
