@@ -38,7 +38,11 @@ async def serve(settings: Settings) -> None:
         keepalive_timeout=75,
     )
     await runner.setup()
-    await web.TCPSite(runner, settings.host, settings.port, reuse_port=False).start()
+    try:
+        await web.TCPSite(runner, settings.host, settings.port, reuse_port=False).start()
+    except OSError as error:
+        await runner.cleanup()
+        sys.exit(f"can't listen on {settings.host}:{settings.port}: {error}; is it in use?")
     names = ", ".join((*settings.served, *settings.adapters))
     _log.info("serving %s as %s on %s:%d", settings.version, names, settings.host, settings.port)
     await signals.get()
