@@ -8,24 +8,25 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 from scipy import stats
 
 from support.gateway import samples
 from support.gateway.rig import PICKER_PORT, UPSTREAM_PORT, Rig, picker, upstream
+from support.traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from support.gateway.snapshot import Object
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 SERVED = {"demo/gw/8080"}
 
 
-@pytest.fixture
-async def rig(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
-    locks = tmp_path_factory.getbasetemp().parent / "networks"
-    async with Rig.at(tmp_path, locks) as found:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    async with Rig.at(tmp_path_factory.mktemp("gateway")) as found:
         yield found
 
 
@@ -202,3 +203,96 @@ async def test_a_client_cannot_name_a_pod(rig: Rig) -> None:
         destination = {"x-gateway-destination-endpoint": "127.0.0.1:1"}
         _, answer = await rig.post(headers=destination)
         assert destination.keys().isdisjoint(answer["headers"])
+
+
+async def test_shifts_of_weight_under_load_fail_no_request(rig: Rig) -> None:
+    def split(share: int) -> Object:
+        return samples.route(rule(samples.pool_ref("a", 100 - share), samples.pool_ref("b", share)))
+
+    async with two_pickers(rig):
+        await rig.apply(split(0), *two_pools(rig))
+        async with Traffic(rig.url, model="m", concurrency=16) as traffic:
+            for share in (10, 50, 100, 50, 0, 100):
+                _, served = await rig.apply(split(share), *two_pools(rig))
+                assert served == SERVED
+                window = await traffic.until_answers(100)
+                low, high = window.interval("pod-3", confidence=0.999999)
+                assert low <= share / 100 <= high
+    assert traffic.failures == []
+
+
+async def test_a_reference_dropped_under_load_fails_no_request(rig: Rig) -> None:
+    async with two_pickers(rig):
+        both = samples.route(rule(samples.pool_ref("a"), samples.pool_ref("b")))
+        only = samples.route(rule(samples.pool_ref("b")))
+        await rig.apply(both, *two_pools(rig))
+        async with Traffic(rig.url, model="m", concurrency=16) as traffic:
+            for route in (only, both, only, both):
+                await rig.apply(route, *two_pools(rig))
+                await traffic.until_answers(60)
+    assert traffic.failures == []
+
+
+async def test_pods_that_shut_down_under_load_fail_no_request(rig: Rig) -> None:
+    """As on a cluster: the endpoints change while the pod's server is already stopping."""
+    route = samples.route(rule(samples.pool_ref("p")))
+    pool = samples.pool("p", {"app": "x"})
+    labelled = {n: samples.pod(f"pod-{n}", {"app": "x"}, rig.pod_ip(n)) for n in range(1, 5)}
+    async with contextlib.AsyncExitStack() as stack:
+        running = {n: contextlib.AsyncExitStack() for n in labelled}
+        for number, own in running.items():
+            await stack.enter_async_context(own)
+            await own.enter_async_context(upstream(rig.pod_ip(number), f"pod-{number}"))
+        await rig.apply(route, pool, *labelled.values())
+        async with Traffic(rig.url, model="m", concurrency=24) as traffic:
+            await traffic.until_answers(60)
+            for number in (1, 2, 3):
+                del labelled[number]
+                await asyncio.gather(
+                    running[number].aclose(), rig.apply(route, pool, *labelled.values())
+                )
+                await traffic.until_answers(60)
+            assert traffic.window().shares() == {"pod-4": 1.0}
+    assert traffic.failures == []
+
+
+async def test_a_stream_survives_its_pod_leaving_and_its_cluster_going(rig: Rig) -> None:
+    async with upstream(rig.pod_ip(1), "old", chunks=3) as old, upstream(rig.pod_ip(2), "new"):
+        objects = [samples.pool("a", {"n": "1"}), samples.pool("b", {"n": "2"}), *pods(rig, 2)]
+        await rig.apply(samples.route(rule(samples.pool_ref("a"))), *objects, *pods(rig, 1))
+        async with rig.session.post(f"{rig.url}/v1/completions", json={}) as answer:
+            assert await answer.content.readline() == b"old 0\n"
+            # The pod leaves the endpoints, then its pool leaves the route, then its cluster goes.
+            await rig.apply(samples.route(rule(samples.pool_ref("a"))), *objects)
+            moved = samples.route(rule(samples.pool_ref("b")))
+            await rig.apply(moved, *objects)
+            rig.expire_clusters()
+            await rig.apply(moved, *objects)
+            assert await rig.clusters() == {"pool/inference.networking.k8s.io/demo/b"}
+            assert (await rig.post())[1]["name"] == "new"
+            old.gate.set()
+            assert await answer.read() == b"old 1\nold 2\n"
+
+
+async def test_a_refused_configuration_leaves_the_old_one_and_is_not_accepted(rig: Rig) -> None:
+    async with upstream(rig.pod_ip(1), "pod"):
+        objects = [samples.pool("a", {"n": "1"}), *pods(rig, 1)]
+        await rig.apply(samples.route(rule(samples.pool_ref("a"))), *objects)
+        # Python takes a look-ahead, Envoy's RE2 does not.
+        path = {"path": {"type": "RegularExpression", "value": "/(?=v1)"}}
+        bad = samples.route(rule(samples.pool_ref("a"), matches=[path]))
+        _, served = await rig.apply(bad, *objects)
+        assert served == set()
+        assert (await rig.post())[0] == 200
+
+
+async def test_the_access_log_names_route_cluster_and_pod(rig: Rig) -> None:
+    async with upstream(rig.pod_ip(1), "pod"):
+        pool = samples.pool("a", {"n": "1"})
+        await rig.apply(samples.route(rule(samples.pool_ref("a"))), pool, *pods(rig, 1))
+        await rig.post("/v1/of-this-test")
+        entry = await rig.logged("/v1/of-this-test")
+        assert entry["status"] == 200
+        assert entry["route"] == "demo/route/0"
+        assert entry["cluster"] == "pool/inference.networking.k8s.io/demo/a"
+        assert entry["host"] == f"{rig.pod_ip(1)}:{UPSTREAM_PORT}"

@@ -15,6 +15,7 @@ from aiohttp import web
 from google.protobuf import struct_pb2
 
 from inference_picker._pb import ext_proc_pb2 as pb
+from support.cluster.layout import clusters_folder
 from support.cluster.network import claim_network
 from support.gateway import samples
 from support.gateway.admin import EnvoyAdmin, EnvoyUnreachable
@@ -49,9 +50,9 @@ class Rig:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def at(cls, folder: Path, locks: Path) -> AsyncIterator[Self]:
-        """Start Envoy below ``folder``; ``locks`` holds the lock files of network numbers."""
-        claim = claim_network(locks)
+    async def at(cls, folder: Path) -> AsyncIterator[Self]:
+        """Start Envoy with its files below ``folder``, in a network that no cluster has."""
+        claim = claim_network(clusters_folder() / "networks")
         state_dir = folder / "state"
         write_bootstrap(state_dir, claim.network.host, 9901)
         log = (state_dir / "envoy" / "envoy.log").open("wb")
@@ -93,10 +94,29 @@ class Rig:
             except ValueError:
                 return answer.status, text
 
-    def access_log(self) -> list[dict[str, Any]]:
-        """Entries of the access log so far."""
-        path = self.state_dir / "envoy" / "access.log"
-        return [json.loads(line) for line in path.read_text().splitlines()]
+    def expire_clusters(self) -> None:
+        """Let the next ``apply`` remove the clusters that no route names."""
+        files = self.delivery._files
+        files._leaving = dict.fromkeys(files._leaving, 0.0)
+
+    async def clusters(self) -> set[str]:
+        """Names of the clusters that Envoy got by file and still routes to."""
+        async with self.session.get(
+            f"{self.admin.url}/config_dump", params={"resource": "dynamic_active_clusters"}
+        ) as answer:
+            found = await answer.json(content_type=None)
+        return {entry["cluster"]["name"] for entry in found.get("configs", ())}
+
+    async def logged(self, path: str) -> dict[str, Any]:
+        """The access log's entry of a request to ``path``; Envoy writes it after a moment."""
+        log = self.state_dir / "envoy" / "access.log"
+        async with asyncio.timeout(_START_S):
+            while True:
+                for line in log.read_text().splitlines() if log.exists() else ():
+                    entry: dict[str, Any] = json.loads(line)
+                    if entry["path"] == path:
+                        return entry
+                await asyncio.sleep(0.1)
 
     async def _answering(self) -> None:
         async with asyncio.timeout(_START_S):
@@ -131,6 +151,7 @@ class Upstream:
 
     name: str
     chunks: int = 0
+    token_s: float = 0.01
     requests: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -138,6 +159,8 @@ class Upstream:
         """Answer one request."""
         self.requests += 1
         body = await request.read()
+        if request.path.endswith("/chat/completions"):
+            return await self._chat(request)
         if not self.chunks:
             headers = {key.lower(): value for key, value in request.headers.items()}
             found = {"name": self.name, "headers": headers, "body": body.decode()}
@@ -150,8 +173,17 @@ class Upstream:
             await response.write(f"{self.name} {index}\n".encode())
         return response
 
-
-Pick = "Callable[[], list[str]]"
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        """A short streamed chat answer, in the form of the OpenAI API."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for token in ("I ", "am ", f"{self.name}."):
+            choice = {"index": 0, "delta": {"content": token}}
+            event = {"model": "m", "system_fingerprint": self.name, "choices": [choice]}
+            await response.write(f"data: {json.dumps(event)}\n\n".encode())
+            await asyncio.sleep(self.token_s)
+        await response.write(b"data: [DONE]\n\n")
+        return response
 
 
 @dataclass(slots=True)
@@ -215,12 +247,16 @@ class Picker:
 
 @contextlib.asynccontextmanager
 async def picker(
-    address: str, pick: Callable[[], list[str]], **options: bool
+    address: str,
+    pick: Callable[[], list[str]],
+    *,
+    by_header: bool = True,
+    by_metadata: bool = True,
 ) -> AsyncIterator[Picker]:
     """Serve a picker on ``address``."""
-    found = Picker(pick=pick, **options)
+    found = Picker(pick=pick, by_header=by_header, by_metadata=by_metadata)
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    handler = grpc.stream_stream_rpc_method_handler(found.process)
+    handler: Any = grpc.stream_stream_rpc_method_handler(found.process)
     name = "envoy.service.ext_proc.v3.ExternalProcessor"
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(name, {"Process": handler}),)
