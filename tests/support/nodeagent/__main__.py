@@ -53,7 +53,7 @@ async def serve(arguments: argparse.Namespace) -> None:
             network=arguments.network,
             root=root,
             cluster=cluster,
-            nodes=arguments.nodes,
+            names=[f"{arguments.name}-{index + 1}" for index in range(arguments.nodes)],
         ):
             await stop.wait()
     finally:
@@ -80,6 +80,7 @@ def main() -> int:
     parser.add_argument("--kubeconfig", type=Path, help="of the node agent's user")
     parser.add_argument("--network", help="127.A.0.0/16, the pods' addresses")
     parser.add_argument("--state-dir", type=Path, required=True, help="pods, logs, CA")
+    parser.add_argument("--name", default="local", help="nodes are NAME-1, NAME-2, ...")
     parser.add_argument("--nodes", type=int, default=1, help="how many Node objects (default 1)")
     parser.add_argument("--log-level", default="info")
     commands = parser.add_subparsers(dest="command")

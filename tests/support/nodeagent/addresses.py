@@ -50,8 +50,13 @@ class Addresses:
         raise AddressesExhaustedError(f"all {self._size} pod addresses are in use")
 
     def reserve(self, address: str) -> None:
-        """Mark an address that a pod already has."""
+        """Mark an address that a pod already has; the next new ones come after it."""
         self._used.add(address)
+        offset = int(ipaddress.IPv4Address(address)) - self._base
+        octet, last = divmod(offset, 1 << 8)
+        index = (octet - 1) * _PER_OCTET + last
+        if 0 <= index < self._size:
+            self._next = max(self._next, index)
 
     def release(self, address: str) -> None:
         """Give an address back."""

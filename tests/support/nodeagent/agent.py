@@ -28,7 +28,7 @@ from support.nodeagent.scheduling import binding, choose_node, wants_node
 from support.nodeagent.workers import Host, PodWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
     from pathlib import Path
 
     from inference_common.kube import Kube
@@ -43,15 +43,15 @@ _FAREWELL_S: Final = 3.0
 
 
 class NodeAgent:
-    """Nodes named ``local-1`` to ``local-N`` and everything on them."""
+    """Nodes of the given names and everything on them."""
 
     def __init__(
-        self, kube: Kube, *, network: str, root: Path, cluster: Cluster, nodes: int
+        self, kube: Kube, *, network: str, root: Path, cluster: Cluster, names: Sequence[str]
     ) -> None:
         """Nothing runs before the agent is entered."""
         self._kube = kube
         self._addresses = Addresses(network)
-        self._names = {f"local-{index + 1}": index for index in range(nodes)}
+        self._names = {name: index for index, name in enumerate(names)}
         self._root = root
         self._cluster = cluster
         self._api = PodApi(kube)
@@ -62,6 +62,7 @@ class NodeAgent:
         self._workers: dict[str, PodWorker] = {}
         self._removed: set[str] = set()
         """Uids whose worker is done while the watch has not reported the deletion yet."""
+        self._uids: dict[tuple[str, str], str] = {}
         self._binding: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -76,12 +77,15 @@ class NodeAgent:
             self._spawn(self._heartbeat(name), f"lease {name}")
         self._nodes.start()
         await self._nodes.synced()
-        self._pods.subscribe(self._on_pod)
-        # A cordon or a new label may make room for a pod that fitted nowhere.
-        self._nodes.subscribe(lambda _, __: self._schedule_waiting())
         self._pods.start()
         await self._pods.synced()
-        _log.info("node ready", nodes=sorted(self._names), pods=len(self._workers))
+        self._adopt()
+        _log.info(
+            "node ready",
+            nodes=sorted(self._names),
+            pods=len(self._workers),
+            in_cluster_config="not covered: pods get KUBECONFIG instead of the standard path",
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -94,6 +98,18 @@ class NodeAgent:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._prober.__aexit__()
+
+    def _adopt(self) -> None:
+        """Take over the pods that are there, then follow what happens."""
+        # Every address that is in use must be known before a new one is given out.
+        for pod in self._pods.items():
+            if address := (pod.get("status") or {}).get("podIP"):
+                self._addresses.reserve(address)
+        for pod in self._pods.items():
+            self._on_pod("ADDED", pod)
+        self._pods.subscribe(self._on_pod)
+        # A cordon or a new label may make room for a pod that fitted nowhere.
+        self._nodes.subscribe(lambda _, __: self._schedule_waiting())
 
     async def _register(self, name: str) -> None:
         """Create the Node, or take over the one that is there; its Lease follows."""
@@ -140,15 +156,27 @@ class NodeAgent:
                     await self._register(name)
 
     def _on_pod(self, kind: str, pod: dict[str, Any]) -> None:
-        uid = pod["metadata"]["uid"]
+        metadata = pod["metadata"]
+        uid: str = metadata["uid"]
+        key = (metadata["namespace"], metadata["name"])
+        before = self._uids.get(key)
+        self._uids[key] = uid
+        if before is not None and before != uid:
+            # Deleted and made anew while the watch was interrupted.
+            self._leave(before)
         if kind == "DELETED":
-            self._removed.discard(uid)
-            if (worker := self._workers.get(uid)) is not None:
-                worker.gone()
+            del self._uids[key]
+            self._leave(uid)
         elif wants_node(pod):
             self._schedule(pod)
         elif pod["spec"].get("nodeName") in self._names:
             self._take(pod)
+
+    def _leave(self, uid: str) -> None:
+        """A pod is gone from the API server."""
+        self._removed.discard(uid)
+        if (worker := self._workers.get(uid)) is not None:
+            worker.gone()
 
     def _take(self, pod: dict[str, Any]) -> None:
         """Hand the pod to its worker, which is made where there is none."""

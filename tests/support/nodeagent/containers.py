@@ -10,9 +10,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from support.nodeagent.images import is_noop
-from support.nodeagent.moments import moment_of, now_utc, text_of
-
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Mapping
@@ -22,7 +19,6 @@ LAST_BACKOFF_S: Final = 300.0
 BACKOFF_RESET_S: Final = 600.0
 """A container that ran this long starts over with its back-off, as with a kubelet."""
 
-LOST_EXIT_CODE: Final = 255
 SIGNAL_BASE: Final = 128
 
 
@@ -170,42 +166,3 @@ def backoff_s(previous_s: float | None, ran_s: float) -> float:
 def exit_code_of(return_code: int) -> int:
     """A container's exit code from subprocess' return code, where signals are negative."""
     return return_code if return_code >= 0 else SIGNAL_BASE - return_code
-
-
-def restored(
-    container: Mapping[str, Any], status: Mapping[str, Any] | None, reason: str
-) -> ContainerRecord:
-    """The record of a container from the pod's status after the node agent started anew.
-
-    What ran is lost, as after a reboot: it ended with exit code 255 and reason Unknown. A no-op
-    container loses nothing.
-    """
-    fresh = new_record(container, reason)
-    if not status:
-        return fresh
-    last = _terminated((status.get("lastState") or {}).get("terminated"))
-    known = dataclasses.replace(fresh, last=last, restarts=int(status.get("restartCount", 0)))
-    state = status.get("state") or {}
-    if ended := _terminated(state.get("terminated")):
-        return dataclasses.replace(known, state=ended)
-    if running := state.get("running"):
-        since = moment_of(running["startedAt"])
-        if is_noop(dict(container)):
-            return dataclasses.replace(
-                known, state=Running(since=since), started=True, probed_ready=True
-            )
-        runs = dataclasses.replace(known, state=Running(since=since))
-        return runs.ends(LOST_EXIT_CODE, now_utc(), "Unknown", "the node agent was restarted")
-    return known
-
-
-def _terminated(found: Mapping[str, Any] | None) -> Terminated | None:
-    if not found:
-        return None
-    return Terminated(
-        exit_code=int(found["exitCode"]),
-        reason=found.get("reason", ""),
-        message=found.get("message", ""),
-        since=moment_of(found.get("startedAt") or text_of(now_utc())),
-        until=moment_of(found.get("finishedAt") or text_of(now_utc())),
-    )

@@ -71,6 +71,8 @@ class Prober:
                 return await self._carry_out(action, target)
         except TimeoutError:
             return Answer(ok=False, message=f"no answer within {timeout_s:g} s")
+        except aiohttp.ClientConnectorError as error:
+            return Answer(ok=False, message=f"{error.host}:{error.port}: {error.os_error}")
         except (OSError, ValueError, aiohttp.ClientError, ProcessStartError) as error:
             return Answer(ok=False, message=str(error) or type(error).__name__)
 

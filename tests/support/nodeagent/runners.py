@@ -105,8 +105,9 @@ class ContainerRunner:
                     self._report("Warning", "BackOff", message)
                     await asyncio.sleep(waited_s)
         except asyncio.CancelledError:
-            if not self._stopping:
+            if not self._stopping or self._task is None:
                 raise
+            self._task.uncancel()
             last = self.record.last
             return last.exit_code if last is not None else 0
 
@@ -129,6 +130,8 @@ class ContainerRunner:
     async def _run_once(self) -> Terminated:
         try:
             launch = await self._launch()
+            if self._stopping:
+                raise asyncio.CancelledError
             process = Process.start(launch.process, self._settings.records)
         except (ProcessStartError, OSError) as error:
             self._report("Warning", "Failed", f"Error: {error}")

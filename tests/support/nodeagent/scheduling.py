@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from support.nodeagent.phases import FINISHED
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _SCHEDULER: Final = "default-scheduler"
-FINISHED: Final = frozenset({"Succeeded", "Failed"})
 
 
 def wants_node(pod: Mapping[str, Any]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +12,21 @@ from inference_common.errors import KubeError
 from support.nodeagent.commands import Launch, Place, launch_of
 from support.nodeagent.containers import (
     ContainerRecord,
+    Running,
     Terminated,
     restart_policy,
     restarts_after,
-    restored,
 )
 from support.nodeagent.environment import ConfigError, container_references
 from support.nodeagent.fields import FieldError
+from support.nodeagent.groups import RunnerGroup
 from support.nodeagent.images import is_noop
 from support.nodeagent.moments import moment_of, now_utc
+from support.nodeagent.phases import FINISHED, PodFacts, is_sidecar
 from support.nodeagent.places import Cluster, PodPlace, pod_directory
+from support.nodeagent.recovery import restored_records
 from support.nodeagent.runners import ContainerRunner, RunnerSettings
-from support.nodeagent.scheduling import FINISHED
-from support.nodeagent.statuses import PodFacts, is_sidecar, pod_status
+from support.nodeagent.statuses import pod_status
 from support.nodeagent.writes import FIRST_RETRY_S, LAST_RETRY_S, PodWrites
 
 if TYPE_CHECKING:
@@ -63,16 +64,19 @@ class PodWorker:
         status = pod.get("status") or {}
         start = status.get("startTime")
         self._started_at = moment_of(start) if start else now_utc()
-        self._records = _restored_records(pod)
+        self._records = restored_records(pod)
         self._finished = status.get("phase") in FINISHED
         self._failure: tuple[str, str] | None = None
+        self._ending = False
         self._deleted = asyncio.Event()
-        self._runners: dict[str, ContainerRunner] = {}
+        init = pod["spec"].get("initContainers") or []
+        self._runners = RunnerGroup([one["name"] for one in init if is_sidecar(one)])
         self._directory = pod_directory(host.root, pod)
         self._volumes = PodPlace(self._directory, host.cluster, host.allocatable, host.api)
         self._place: Place | None = None
         self._placing = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
+        self._events: set[asyncio.Task[None]] = set()
         self._writes = PodWrites(host.api, host.writes, lambda: self._pod, self._status)
         self._writer: asyncio.Task[None] | None = None
         self._notice_deletion()
@@ -102,10 +106,10 @@ class PodWorker:
 
     def gone(self) -> None:
         """The object is gone (force deletion): end everything at once."""
+        self._ending = True
         self._writes.gone = True
         self._deleted.set()
-        for runner in self._runners.values():
-            runner.kill()
+        self._runners.kill()
 
     async def run(self) -> None:
         """Live and die with the pod."""
@@ -119,16 +123,16 @@ class PodWorker:
             for task in self._background:
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)
-            for runner in self._runners.values():
-                runner.kill()
+            self._runners.kill()
         self._volumes.remove()
         await self._writes.remove(final_status=bool(self._runners))
 
     async def halt(self, grace_s: float) -> None:
         """End the containers without telling the API server: the agent stops, not the pod."""
+        self._ending = True
         if self._writer is not None:
             self._writer.cancel()
-        await self._stop_containers(grace_s)
+        await self._runners.stop(grace_s)
 
     # What a runner needs of its pod (runners.Surroundings).
 
@@ -149,7 +153,10 @@ class PodWorker:
     def event(self, kind: str, reason: str, message: str, container: str) -> None:
         """Write an Event, unless the same was reported a moment ago."""
         if self._writes.is_news(reason, container):
-            self._spawn(self._writes.event(kind, reason, message, container))
+            # Not among the background tasks: the last Events of a pod are written after its end.
+            task = asyncio.create_task(self._writes.event(kind, reason, message, container))
+            self._events.add(task)
+            task.add_done_callback(self._events.discard)
 
     # The pod's life.
 
@@ -159,13 +166,12 @@ class PodWorker:
             return
         spec = self._pod["spec"]
         for container in spec.get("initContainers") or []:
-            if not await self._initialise(container):
+            if not await self._initialise(container) or self._ending:
                 return
         runners = []
         for container in spec["containers"]:
             if is_noop(container):
-                record = self._records[container["name"]]
-                self.changed(record.runs(now_utc(), started=True, ready=True))
+                self.changed(_running(self._records[container["name"]]))
             elif not self._is_over(container):
                 runners.append(self._runner(container, init=False))
         # A pod whose containers all ended under an earlier agent has no other status to come.
@@ -173,13 +179,13 @@ class PodWorker:
         await asyncio.gather(*(runner.run() for runner in runners))
         if any(is_noop(container) for container in spec["containers"]):
             await self._deleted.wait()
-        await self._stop_sidecars(self._grace_s())
+        await self._runners.stop_sidecars(self._grace_s())
 
     async def _initialise(self, container: dict[str, Any]) -> bool:
         """Run an init container to its success, or start a sidecar; False when it failed."""
         record = self._records[container["name"]]
         if is_noop(container):
-            running = record.runs(now_utc(), started=True, ready=True)
+            running = _running(record)
             self.changed(running if is_sidecar(container) else running.ends(0, now_utc()))
             return True
         if not is_sidecar(container):
@@ -201,7 +207,7 @@ class PodWorker:
         )
         record = self._records[container["name"]]
         runner = ContainerRunner(settings, record, self, self._host.prober)
-        self._runners[runner.name] = runner
+        self._runners.add(runner)
         return runner
 
     def _is_over(self, container: Mapping[str, Any]) -> bool:
@@ -251,36 +257,26 @@ class PodWorker:
             deletion.cancel()
         if not ended:
             message = "Pod was active on the node longer than the specified deadline"
+            self._ending = True
             self._failure = ("DeadlineExceeded", message)
             self.event("Normal", "DeadlineExceeded", message, "")
-            await self._stop_containers(self._grace_s())
-            self._writes.touch()
+            await self._runners.stop(self._grace_s())
+            self._end_noops()
 
     async def _terminate(self, life: asyncio.Task[None]) -> None:
         if self.is_gone or not self._runners:
             return
         self._writes.touch()
-        await self._stop_containers(self._grace_s())
-        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-            await asyncio.wait({life}, timeout=LAST_RETRY_S)
+        await self._runners.stop(self._grace_s())
+        await asyncio.wait({life}, timeout=LAST_RETRY_S)
+        self._end_noops()
 
-    async def _stop_containers(self, grace_s: float) -> None:
-        """Main containers together, then sidecars in reverse, within one grace period."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + grace_s
-        sidecars = self._sidecars()
-        mains = [runner for name, runner in self._runners.items() if name not in sidecars]
-        await asyncio.gather(*(runner.stop(grace_s) for runner in mains))
-        await self._stop_sidecars(max(0.0, until - loop.time()))
-
-    async def _stop_sidecars(self, grace_s: float) -> None:
-        for name in reversed(self._sidecars()):
-            await self._runners[name].stop(grace_s)
-
-    def _sidecars(self) -> list[str]:
-        init = self._pod["spec"].get("initContainers") or []
-        names = [container["name"] for container in init if is_sidecar(container)]
-        return [name for name in names if name in self._runners]
+    def _end_noops(self) -> None:
+        for container in self._pod["spec"]["containers"]:
+            record = self._records[container["name"]]
+            if is_noop(container) and isinstance(record.state, Running):
+                self._records[record.name] = record.ends(0, now_utc())
+        self._writes.touch()
 
     def _grace_s(self) -> float:
         """The grace period of a deletion, else that of the spec."""
@@ -291,6 +287,7 @@ class PodWorker:
 
     def _notice_deletion(self) -> None:
         if "deletionTimestamp" in self._pod["metadata"]:
+            self._ending = True
             self._deleted.set()
 
     def _status(self, previous: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,20 +314,12 @@ class PodWorker:
             _log.error("a task of a pod failed", pod=name, exc_info=error)
 
 
+def _running(record: ContainerRecord) -> ContainerRecord:
+    """The record of a no-op container that runs, as before where it does already."""
+    if isinstance(record.state, Running):
+        return record
+    return record.runs(now_utc(), started=True, ready=True)
+
+
 async def _until_end(runner: ContainerRunner) -> None:
     await runner.run()
-
-
-def _restored_records(pod: Mapping[str, Any]) -> dict[str, ContainerRecord]:
-    spec, status = pod["spec"], pod.get("status") or {}
-    records = {}
-    waiting = "PodInitializing" if spec.get("initContainers") else "ContainerCreating"
-    for key, containers in (
-        ("initContainerStatuses", spec.get("initContainers") or []),
-        ("containerStatuses", spec["containers"]),
-    ):
-        known = {one["name"]: one for one in status.get(key) or []}
-        for container in containers:
-            name = container["name"]
-            records[name] = restored(container, known.get(name), waiting)
-    return records

@@ -59,12 +59,11 @@ class PodWrites:
                 await self.write_status()
                 delay_s = FIRST_RETRY_S
             except KubeError as error:
-                if error.not_found or error.conflict:
-                    # Removed by force, or replaced by a pod of the same name (another uid).
+                if _is_gone(error):
                     self.gone = True
                     on_gone()
                     return
-                if not error.retryable:
+                if not error.retryable and not error.conflict:
                     _log.warning("status refused", error=str(error), **self._about())
                     continue
                 await asyncio.sleep(delay_s)
@@ -92,17 +91,26 @@ class PodWrites:
         while not self.gone:
             try:
                 if final_status:
-                    await self.write_status()
+                    await self._write_final_status()
                 async with self._limit:
                     await self._api.delete(self._pod())
             except KubeError as error:
-                if error.not_found or error.conflict:
+                if _is_gone(error):
                     return
                 _log.warning("removal failed", error=str(error), retry_s=delay_s, **self._about())
             else:
                 return
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, LAST_RETRY_S)
+
+    async def _write_final_status(self) -> None:
+        try:
+            await self.write_status()
+        except KubeError as error:
+            if error.retryable or error.conflict:
+                raise
+            # A status that is refused must not keep the pod from being removed.
+            _log.warning("final status refused", error=str(error), **self._about())
 
     def is_news(self, reason: str, container: str) -> bool:
         """Whether such an Event was not written a moment ago; asking counts as writing."""
@@ -125,3 +133,11 @@ class PodWrites:
     def _about(self) -> dict[str, str]:
         metadata = self._pod()["metadata"]
         return {"namespace": metadata["namespace"], "pod": metadata["name"]}
+
+
+def _is_gone(error: KubeError) -> bool:
+    """Whether the pod was removed, or replaced by one of the same name with another uid.
+
+    A conflict of versions is a 409 as well, and passes.
+    """
+    return error.not_found or (error.conflict and "UID" in error.message)
