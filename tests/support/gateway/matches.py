@@ -97,7 +97,7 @@ def duration_s(text: str) -> str:
     total_ms = sum(
         int(number) * units[unit] for number, unit in re.findall(r"(\d+)(ms|h|m|s)", text)
     )
-    return f"{total_ms / 1000:g}s"
+    return f"{total_ms / 1000:.3f}".rstrip("0").rstrip(".") + "s"
 
 
 def _path(match: Object) -> tuple[str, str]:
