@@ -83,13 +83,6 @@ async def test_what_is_missing_is_told_apart_from_what_is_not_served(kube: Kube)
     assert not await kube.serves(Resource("example.com", "v1", "widgets", "Widget"))
 
 
-async def test_an_expired_version_asks_for_a_new_list(kube: Kube) -> None:
-    with pytest.raises(KubeError) as expired:
-        async for _ in kube.watch(CONFIGMAP, "default", resource_version="1", timeout_s=1):
-            pass
-    assert expired.value.expired
-
-
 async def test_a_server_that_does_not_answer_is_unreachable_and_retryable(
     cluster: ClusterClient, kube: Kube
 ) -> None:

@@ -1,4 +1,4 @@
-"""The shared cluster and a namespace of its own for each end-to-end scenario."""
+"""The shared cluster, and a namespace of its own for each test that asks for a scenario."""
 
 from __future__ import annotations
 
