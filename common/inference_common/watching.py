@@ -55,13 +55,19 @@ class WatchCache:
         namespace: str | None = None,
         label_selector: str | None = None,
         field_selector: str | None = None,
+        reduce: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     ) -> None:
-        """Describe what is watched; nothing runs before ``start``."""
+        """Describe what is watched; nothing runs before ``start``.
+
+        ``reduce`` gives the part of an object that is kept; it must keep the metadata's name,
+        namespace and resourceVersion.
+        """
         self.resource = resource
         self._kube = kube
         self._namespace = namespace
         self._label_selector = label_selector
         self._field_selector = field_selector
+        self._reduce = reduce
         self._objects: dict[tuple[str, str], dict[str, Any]] = {}
         self._deleted: dict[tuple[str, str], int] = {}
         self._subscribers: list[Subscriber] = []
@@ -120,6 +126,8 @@ class WatchCache:
         """Take in the answer to a write, unless a newer version is known already."""
         obj.setdefault("apiVersion", self.resource.api_version)
         obj.setdefault("kind", self.resource.kind)
+        if self._reduce is not None:
+            obj = self._reduce(obj)
         key = key_of(obj)
         known = self._objects.get(key)
         version = version_of(obj)

@@ -1,0 +1,323 @@
+"""The cluster as the server knows it: watch caches, the few live reads, and the writes.
+
+Planning reads the caches through ``view.View``. Every answer to a write goes into its cache at
+once: the controller's next call arrives within milliseconds, before the watch has told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import structlog
+
+from inference_common.errors import KubeError
+from inference_common.kube import (
+    HTTPROUTE,
+    INFERENCEMODEL,
+    INFERENCEPOOL,
+    INFERENCEPOOL_X,
+    POD,
+    REPLICASET,
+    ROLLOUT,
+    SERVICE,
+    PatchKind,
+    Resource,
+)
+from inference_common.names import FIELD_MANAGER, HASH_LABEL
+from inference_common.revisions import owner_uid
+from inference_common.watching import WatchCache, key_of
+from inference_plugin.gateway_status import unaccepted
+from inference_plugin.patches import PoolAim, Write
+from inference_plugin.pools import hash_of
+from inference_plugin.slim import slim_pod, slim_replica_set, slim_rollout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from inference_common.kube import Kube
+    from inference_plugin.rollouts import RolloutKey
+    from inference_plugin.telemetry import Metrics
+
+    Listener = Callable[[Resource, str, dict[str, Any]], None]
+
+Object = dict[str, Any]
+_log = structlog.get_logger(__name__)
+
+WATCHED: Final = (
+    ROLLOUT,
+    REPLICASET,
+    POD,
+    SERVICE,
+    HTTPROUTE,
+    INFERENCEPOOL,
+    INFERENCEPOOL_X,
+    INFERENCEMODEL,
+)
+ENDPOINTSLICE: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
+_REDUCERS: Final = {POD: slim_pod, REPLICASET: slim_replica_set, ROLLOUT: slim_rollout}
+_DISCOVER_EVERY_S: Final = 30.0
+_ENDPOINTS_FRESH_S: Final = 5.0
+
+
+class Cluster:
+    """Watches what is served, and writes. Use as an async context manager."""
+
+    def __init__(
+        self, kube: Kube, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Describe the caches; nothing runs before the context is entered."""
+        self.kube = kube
+        self._metrics = metrics
+        self._clock = clock
+        self._caches = {
+            resource: WatchCache(kube, resource, reduce=_REDUCERS.get(resource))
+            for resource in WATCHED
+        }
+        self._served: set[Resource] = set()
+        self._discovered = asyncio.Event()
+        self._listeners: list[Listener] = []
+        self._accepted: dict[tuple[str, str], tuple[str, int, float]] = {}
+        self._aimed: dict[tuple[Resource, str, str], tuple[str, str | None, float]] = {}
+        self._endpoints: dict[tuple[str, str], tuple[int, float]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        for resource, cache in self._caches.items():
+            cache.subscribe(self._relay(resource))
+
+    async def __aenter__(self) -> Self:
+        """Start to watch what the API server serves, and to look for what it does not yet."""
+        self._spawn(self._discover(), "discover")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for cache in self._caches.values():
+            await cache.stop()
+
+    async def synced(self) -> None:
+        """Return when all that is served has been read once."""
+        await self._discovered.wait()
+        for resource in self._served:
+            await self._caches[resource].synced()
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether all that is served has been read once."""
+        return self._discovered.is_set() and all(
+            self._caches[resource].is_synced for resource in self._served
+        )
+
+    def listen(self, listener: Listener) -> None:
+        """Call ``listener(resource, type, object)`` on each change, in order."""
+        self._listeners.append(listener)
+
+    # What planning reads (view.View)
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
+        """One object from its cache."""
+        return self._caches[resource].get(name, namespace)
+
+    def names(self, resource: Resource, namespace: str) -> list[str]:
+        """Names of the objects of a namespace."""
+        return [obj["metadata"]["name"] for obj in self._caches[resource].items(namespace)]
+
+    def serves(self, resource: Resource) -> bool:
+        """Whether the resource type was found on the API server."""
+        return resource in self._served
+
+    def pods(self, namespace: str, selector: Mapping[str, str]) -> Iterable[Object]:
+        """Pods with these labels; none for an empty selector."""
+        if not selector:
+            return
+        wanted = selector.items()
+        for pod in self._caches[POD].items(namespace):
+            if wanted <= (pod["metadata"].get("labels") or {}).items():
+                yield pod
+
+    def replica_sets(self, namespace: str) -> Iterable[Object]:
+        """ReplicaSets of a namespace."""
+        return self._caches[REPLICASET].items(namespace)
+
+    def rollouts(self) -> Iterable[Object]:
+        """All Rollouts."""
+        return self._caches[ROLLOUT].items()
+
+    def endpoints(self, namespace: str, service: str) -> int | None:
+        """Ready endpoints of a Service without selector, asked for in the background."""
+        count, at = self._endpoints.get((namespace, service), (None, float("-inf")))
+        if self._clock() - at >= _ENDPOINTS_FRESH_S:
+            self._endpoints[namespace, service] = (count or 0, self._clock())
+            self._spawn(self._read_endpoints(namespace, service), "endpoints")
+        return count
+
+    def accepted_for_s(self, route: Object) -> float | None:
+        """Seconds since this generation of the route was first seen accepted."""
+        uid, generation, since = self._accepted.get(key_of(route), ("", -1, 0.0))
+        metadata = route["metadata"]
+        if (uid, generation) != (metadata["uid"], metadata.get("generation", 0)):
+            return None
+        return self._clock() - since
+
+    def aimed_for_s(self, pool: Object) -> float:
+        """Seconds since the pool's selector was last seen to change hands."""
+        resource = INFERENCEPOOL
+        if pool.get("apiVersion") != INFERENCEPOOL.api_version:
+            resource = INFERENCEPOOL_X
+        uid, _, since = self._aimed.get((resource, *key_of(pool)), ("", None, float("-inf")))
+        if uid != pool["metadata"]["uid"]:
+            return float("inf")
+        return self._clock() - since
+
+    def available(self, namespace: str, rollout_uid: str, pod_template_hash: str) -> int:
+        """Available pods of one revision."""
+        for replica_set in self.replica_sets(namespace):
+            labels = replica_set["metadata"].get("labels") or {}
+            if (
+                labels.get(HASH_LABEL) == pod_template_hash
+                and owner_uid(replica_set) == rollout_uid
+            ):
+                return int(replica_set["status"]["availableReplicas"])
+        return 0
+
+    # Live reads and writes
+
+    async def refresh(self, resource: Resource, namespace: str, name: str, cause: str) -> None:
+        """Read one object now. One that is gone leaves its cache with its watch event."""
+        self._metrics.live_reads.labels(resource.plural, cause).inc()
+        try:
+            found = await self.kube.get(resource, name, namespace)
+        except KubeError as error:
+            if not error.not_found:
+                raise
+            return
+        self._caches[resource].put(found)
+
+    async def refresh_revision(self, namespace: str, pod_template_hash: str) -> None:
+        """Read the ReplicaSets of one hash now."""
+        self._metrics.live_reads.labels(REPLICASET.plural, "unknown_revision").inc()
+        found = await self.kube.list(
+            REPLICASET, namespace, label_selector=f"{HASH_LABEL}={pod_template_hash}"
+        )
+        for replica_set in found.get("items") or []:
+            self._caches[REPLICASET].put(replica_set)
+
+    async def write(self, write: Write) -> None:
+        """Carry out a planned write and take in its answer. Raises KubeError."""
+        if isinstance(write, PoolAim):
+            answer = await self.kube.patch(
+                write.resource,
+                write.name,
+                write.body,
+                write.namespace,
+                kind=PatchKind.APPLY,
+                force=True,
+            )
+        else:
+            answer = await self.kube.patch(
+                write.resource, write.name, list(write.operations), write.namespace
+            )
+        self._caches[write.resource].put(answer)
+
+    async def _discover(self) -> None:
+        missing = list(WATCHED)
+        while missing:
+            try:
+                for resource in list(missing):
+                    if await self.kube.serves(resource):
+                        missing.remove(resource)
+                        self._caches[resource].start()
+                        self._served.add(resource)
+                        _log.info("watching", resource=resource.plural, group=resource.group)
+            except KubeError as error:
+                _log.warning("discovery failed", error=str(error))
+                await asyncio.sleep(1.0)
+                continue
+            self._discovered.set()
+            if missing:
+                await asyncio.sleep(_DISCOVER_EVERY_S)
+
+    async def _read_endpoints(self, namespace: str, service: str) -> None:
+        self._metrics.live_reads.labels(ENDPOINTSLICE.plural, "no_selector").inc()
+        try:
+            found = await self.kube.list(
+                ENDPOINTSLICE, namespace, label_selector=f"kubernetes.io/service-name={service}"
+            )
+        except KubeError as error:
+            _log.warning("endpoints not read", service=f"{namespace}/{service}", error=str(error))
+            return
+        ready = sum(
+            (endpoint.get("conditions") or {}).get("ready", True)
+            for piece in found.get("items") or []
+            for endpoint in piece.get("endpoints") or []
+        )
+        self._endpoints[namespace, service] = (ready, self._clock())
+        known = self.get(SERVICE, namespace, service)
+        if known is not None:
+            self._tell(SERVICE, "MODIFIED", known)
+
+    def _relay(self, resource: Resource) -> Callable[[str, Object], None]:
+        def relay(kind: str, obj: Object) -> None:
+            if resource == HTTPROUTE:
+                self._note_accepted(kind, obj)
+            elif resource in {INFERENCEPOOL, INFERENCEPOOL_X}:
+                self._note_aimed(resource, kind, obj)
+            self._tell(resource, kind, obj)
+
+        return relay
+
+    def _tell(self, resource: Resource, kind: str, obj: Object) -> None:
+        for listener in self._listeners:
+            listener(resource, kind, obj)
+
+    def _note_accepted(self, kind: str, route: Object) -> None:
+        key = key_of(route)
+        if kind == "DELETED" or unaccepted(route):
+            self._accepted.pop(key, None)
+            return
+        metadata = route["metadata"]
+        state = (metadata["uid"], metadata.get("generation", 0))
+        if self._accepted.get(key, ("", -1, 0.0))[:2] != state:
+            self._accepted[key] = (*state, self._clock())
+
+    def _note_aimed(self, resource: Resource, kind: str, pool: Object) -> None:
+        key = (resource, *key_of(pool))
+        if kind == "DELETED":
+            self._aimed.pop(key, None)
+            return
+        uid, aimed_at, since = self._aimed.get(key, ("", None, 0.0))
+        if uid != pool["metadata"]["uid"]:
+            since = self._clock() - applied_ago_s(pool, time.time())
+        elif aimed_at != hash_of(pool):
+            since = self._clock()
+        self._aimed[key] = (pool["metadata"]["uid"], hash_of(pool), since)
+
+    def _spawn(self, work: Any, name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def refresh_rollout(self, key: RolloutKey, cause: str) -> Object | None:
+        """Read a Rollout now and return it as it is known then."""
+        await self.refresh(ROLLOUT, key.namespace, key.name, cause)
+        return self.get(ROLLOUT, key.namespace, key.name)
+
+
+def applied_ago_s(obj: Object, now: float) -> float:
+    """Seconds since this plugin last applied to the object, by its managedFields.
+
+    Infinite if never.
+    ``now`` is in seconds since the epoch. It lets a restarted server know how fresh a selector is.
+    """
+    times = [
+        datetime.fromisoformat(field["time"]).timestamp()
+        for field in obj["metadata"].get("managedFields") or []
+        if field.get("manager") == FIELD_MANAGER
+        and field.get("operation") == "Apply"
+        and "time" in field
+    ]
+    return max(now - max(times), 0.0) if times else float("inf")

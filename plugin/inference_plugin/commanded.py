@@ -1,0 +1,126 @@
+"""What was last commanded, kept as an annotation on each managed object.
+
+It is written in the same patch as the weights, which makes it true at every moment and lets the
+server restart whenever it likes. One object may serve several Rollouts (two rules of one
+HTTPRoute), so the annotation is a map from Rollout to state.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from inference_common.names import COMMANDED_ANNOTATION
+
+Object = dict[str, Any]
+_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Placed:
+    """One managed entry: in which rule, which backend or target, and the weight given to it.
+
+    ``place`` is the rule's name, or ``#`` and its index; empty for an InferenceModel. ``item`` is
+    the backend as ``kind.group/namespace/name`` or the target's name. Weight 0 of a list whose
+    entries need a weight of at least 1, or with zeroWeight ``remove``: the entry is absent.
+    """
+
+    place: str
+    item: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commanded:
+    """The last state commanded for one Rollout on one object.
+
+    ``shares`` are what the split was made from (item to share, out of ``maximum``), ``drained``
+    the items that this write took to zero, ``gone`` those of them that are of neither current
+    revision, ``since`` the time of the write in seconds since the epoch, ``removed`` the
+    backendRefs taken out of a rule, so that they come back as they were.
+    """
+
+    rollout: str
+    uid: str
+    stable: str
+    canary: str
+    desired: int
+    maximum: int
+    placed: tuple[Placed, ...]
+    drained: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    since: float = 0.0
+    removed: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def items(self) -> frozenset[str]:
+        """Every backend or target that has been managed."""
+        return frozenset(entry.item for entry in self.placed)
+
+    @property
+    def places(self) -> frozenset[str]:
+        """Every rule that has been managed."""
+        return frozenset(entry.place for entry in self.placed)
+
+
+def read_all(obj: Object) -> dict[str, Commanded]:
+    """What was commanded on the object, by Rollout (``namespace/name``).
+
+    An annotation that can't be read counts as absent: it is rewritten by the next command.
+    """
+    text = (obj["metadata"].get("annotations") or {}).get(COMMANDED_ANNOTATION)
+    if not text:
+        return {}
+    try:
+        found = json.loads(text)
+        return {name: _decode(name, entry) for name, entry in found.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def read(obj: Object, rollout: str) -> Commanded | None:
+    """What was commanded on the object for that Rollout (``namespace/name``)."""
+    return read_all(obj).get(rollout)
+
+
+def annotation_value(obj: Object, *entries: Commanded, forget: tuple[str, ...] = ()) -> str:
+    """The annotation with these entries replaced or added, and those of ``forget`` left out."""
+    known = read_all(obj) | {entry.rollout: entry for entry in entries}
+    state = {name: _encode(entry) for name, entry in sorted(known.items()) if name not in forget}
+    return json.dumps(state, separators=(",", ":"), sort_keys=True)
+
+
+def _encode(entry: Commanded) -> Object:
+    return {
+        "v": _VERSION,
+        "uid": entry.uid,
+        "stable": entry.stable,
+        "canary": entry.canary,
+        "weight": entry.desired,
+        "max": entry.maximum,
+        "refs": [[placed.place, placed.item, placed.weight] for placed in entry.placed],
+        "drained": list(entry.drained),
+        "gone": list(entry.gone),
+        "at": round(entry.since, 3),
+        "removed": [list(pair) for pair in entry.removed],
+    }
+
+
+def _decode(name: str, entry: Object) -> Commanded:
+    return Commanded(
+        rollout=name,
+        uid=str(entry["uid"]),
+        stable=str(entry["stable"]),
+        canary=str(entry["canary"]),
+        desired=int(entry["weight"]),
+        maximum=int(entry["max"]),
+        placed=tuple(
+            Placed(place=str(place), item=str(item), weight=int(weight))
+            for place, item, weight in entry["refs"]
+        ),
+        drained=tuple(str(item) for item in entry["drained"]),
+        gone=tuple(str(item) for item in entry["gone"]),
+        since=float(entry["at"]),
+        removed=tuple((str(place), str(ref)) for place, ref in entry["removed"]),
+    )

@@ -1,0 +1,177 @@
+"""The plugin's configuration in a Rollout, read from JSON and validated.
+
+It stands under ``spec.strategy.canary.trafficRouting.plugins["inference-rollouts/router"]``.
+Every message names the JSON path. docs/plugin.md has the table.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+from typing import Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from inference_common.kube import INFERENCEPOOL, INFERENCEPOOL_X
+from inference_common.names import PLUGIN_NAME
+from inference_plugin.errors import ConfigError
+
+PATH: Final = f'spec.strategy.canary.trafficRouting.plugins["{PLUGIN_NAME}"]'
+_POOL_GROUPS: Final = (INFERENCEPOOL.group, INFERENCEPOOL_X.group)
+
+
+class DestinationMode(enum.StrEnum):
+    """How a pod-template-hash becomes a destination (design, section 1)."""
+
+    HASH_ADDRESSED = "hash-addressed"
+    NAMED = "named"
+    STATIC = "static"
+    MODEL = "model"
+
+
+class ZeroWeight(enum.StrEnum):
+    """What becomes of a backendRef whose share is zero."""
+
+    KEEP = "keep"
+    REMOVE = "remove"
+
+
+class DriftPolicy(enum.StrEnum):
+    """What is done when somebody else changes a managed weight."""
+
+    REPAIR = "repair"
+    REPORT = "report"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RouteConfig(_Strict):
+    """One HTTPRoute; ``rules`` are names of its rules, none means those with the managed refs."""
+
+    name: str = Field(min_length=1)
+    rules: tuple[str, ...] = ()
+
+
+class StaticConfig(_Strict):
+    """Fixed names of the stable and the canary backend."""
+
+    kind: Literal["InferencePool", "Service"] = "InferencePool"
+    group: str | None = None
+    stable: str = Field(min_length=1)
+    canary: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.stable == self.canary:
+            raise ValueError(f"stable and canary must differ, both are {self.stable!r}")
+        if self.kind == "InferencePool" and self.group not in {None, *_POOL_GROUPS}:
+            raise ValueError(f"group must be one of {', '.join(_POOL_GROUPS)}, not {self.group!r}")
+        if self.kind == "Service" and self.group not in {None, "", "core"}:
+            raise ValueError(f"group of a Service must be left out, not {self.group!r}")
+        return self
+
+
+class RouterConfig(_Strict):
+    """The whole configuration; names are those of the JSON."""
+
+    httpRoute: str | None = Field(default=None, min_length=1)  # noqa: N815 - the JSON's name
+    httpRoutes: tuple[RouteConfig, ...] = ()  # noqa: N815
+    inferenceModel: str | None = Field(default=None, min_length=1)  # noqa: N815
+    namespace: str | None = Field(default=None, min_length=1)
+    inferencePools: tuple[str, str] | None = None  # noqa: N815
+    poolGroup: str = INFERENCEPOOL.group  # noqa: N815
+    destinationKind: Literal["InferencePool", "Service"] | None = None  # noqa: N815
+    static: StaticConfig | None = None
+    settleSeconds: float = Field(default=2.0, ge=0, le=60)  # noqa: N815
+    holdSeconds: float = Field(default=30.0, ge=0, le=600)  # noqa: N815
+    zeroWeight: ZeroWeight = ZeroWeight.KEEP  # noqa: N815
+    drift: DriftPolicy = DriftPolicy.REPAIR
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self._check_objects()
+        self._check_destinations()
+        return self
+
+    def _check_objects(self) -> None:
+        given = [key for key in ("httpRoute", "httpRoutes", "inferenceModel") if getattr(self, key)]
+        if len(given) != 1:
+            found = "none of them" if not given else " and ".join(given)
+            raise ValueError(
+                f"exactly one of httpRoute, httpRoutes and inferenceModel is needed, found {found}"
+            )
+        names = [route.name for route in self.routes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"httpRoutes names a route twice: {', '.join(names)}")
+
+    def _check_destinations(self) -> None:
+        given = [
+            key for key in ("inferencePools", "destinationKind", "static") if getattr(self, key)
+        ]
+        if len(given) > 1:
+            raise ValueError(
+                "at most one of inferencePools, destinationKind and static may be given, "
+                f"found {' and '.join(given)}"
+            )
+        if self.inferenceModel and given:
+            raise ValueError(
+                f"{given[0]} does not go with inferenceModel: the targets of an InferenceModel are "
+                "named by the annotation of each revision's pod template"
+            )
+        if self.inferencePools and self.inferencePools[0] == self.inferencePools[1]:
+            raise ValueError(
+                f"inferencePools must name two pools, found {self.inferencePools[0]!r} twice"
+            )
+        if self.poolGroup not in _POOL_GROUPS:
+            raise ValueError(
+                f"poolGroup must be one of {', '.join(_POOL_GROUPS)}, found {self.poolGroup!r}"
+            )
+
+    @property
+    def routes(self) -> tuple[RouteConfig, ...]:
+        """The HTTPRoutes, however they were written."""
+        return (RouteConfig(name=self.httpRoute),) if self.httpRoute else self.httpRoutes
+
+    @property
+    def mode(self) -> DestinationMode:
+        """How hashes become destinations."""
+        if self.inferenceModel:
+            return DestinationMode.MODEL
+        if self.inferencePools:
+            return DestinationMode.HASH_ADDRESSED
+        if self.destinationKind:
+            return DestinationMode.NAMED
+        return DestinationMode.STATIC
+
+
+@functools.lru_cache(maxsize=2048)
+def parse_config(raw: bytes) -> RouterConfig:
+    """The configuration in these bytes (the controller sends the same ones every time).
+
+    Raises ConfigError with one line per fault, each with its JSON path.
+    """
+    if not raw.strip():
+        raise ConfigError(
+            f"{PATH} is missing or empty: give at least httpRoute or inferenceModel there."
+        )
+    try:
+        return RouterConfig.model_validate_json(raw)
+    except ValidationError as error:
+        faults = "; ".join(_fault(fault) for fault in error.errors(include_url=False))
+        raise ConfigError(f"{faults}. Correct it in the Rollout's manifest.") from error
+
+
+def _fault(fault: Any) -> str:
+    path = PATH + "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]
+    )
+    found = ""
+    if fault["type"] not in {"missing", "value_error", "json_invalid"} and fault["loc"]:
+        found = f", found {fault['input']!r}"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        known = ", ".join(RouterConfig.model_fields)
+        return f"{path}: unknown key (known ones at the top level: {known})"
+    return f"{path}: {message}{found}"

@@ -1,0 +1,80 @@
+"""InferencePool of both API groups, as the plugin sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from inference_common.kube import INFERENCEPOOL
+from inference_common.names import HASH_LABEL
+from inference_plugin.patches import PoolAim
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from inference_common.kube import Resource
+
+Object = dict[str, Any]
+
+
+def selector_of(pool: Object) -> Mapping[str, str]:
+    """The labels of the pool's members: v1 has them under matchLabels, v1alpha2 flat."""
+    selector: Mapping[str, Any] = pool.get("spec", {}).get("selector") or {}
+    if pool.get("apiVersion") == INFERENCEPOOL.api_version:
+        labels: Mapping[str, str] = selector.get("matchLabels") or {}
+        return labels
+    return selector
+
+
+def hash_of(pool: Object) -> str | None:
+    """The pod-template-hash that the pool is aimed at, None where its selector has no such key."""
+    return selector_of(pool).get(HASH_LABEL)
+
+
+def base_selector(pool: Object) -> dict[str, str]:
+    """The selector without the pod-template-hash."""
+    return {key: value for key, value in selector_of(pool).items() if key != HASH_LABEL}
+
+
+def picker_service(pool: Object) -> str | None:
+    """Name of the endpoint picker's Service; None where the pool has no picker."""
+    spec = pool.get("spec", {})
+    ref = spec.get("endpointPickerRef") or spec.get("extensionRef")
+    if not ref or (ref.get("kind") or "Service") != "Service":
+        return None
+    return str(ref["name"])
+
+
+def aim(resource: Resource, pool: Object, pod_template_hash: str) -> PoolAim:
+    """The server-side apply that aims the pool at a revision.
+
+    It owns just the pod-template-hash key of the selector. uid and resourceVersion make it fail
+    with 409 on any other state of the pool than the one that was planned with.
+    """
+    metadata = pool["metadata"]
+    labels = {HASH_LABEL: pod_template_hash}
+    selector: Object = (
+        {"matchLabels": labels} if resource.group == INFERENCEPOOL.group else dict(labels)
+    )
+    return PoolAim(
+        resource=resource,
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        pod_template_hash=pod_template_hash,
+        body={
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": {
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                "uid": metadata["uid"],
+                "resourceVersion": metadata["resourceVersion"],
+            },
+            "spec": {"selector": selector},
+        },
+        summary=f"{title_of(pool)}: aimed at {pod_template_hash} (was {hash_of(pool) or 'any'})",
+    )
+
+
+def title_of(pool: Object) -> str:
+    """The pool for a message."""
+    return f"InferencePool {pool['metadata']['namespace']}/{pool['metadata']['name']}"

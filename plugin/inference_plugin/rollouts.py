@@ -1,0 +1,131 @@
+"""What the plugin reads of a Rollout: who it is, its configuration, its two revisions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from inference_common.names import PLUGIN_NAME
+from inference_plugin.shares import DEFAULT_MAX_WEIGHT, Hashes, Weighting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class RolloutKey:
+    """Namespace and name of a Rollout."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutSpec:
+    """The part of a Rollout's manifest that says how its traffic is routed."""
+
+    key: RolloutKey
+    uid: str
+    config: bytes
+    stable_service: str = ""
+    canary_service: str = ""
+    max_weight: int = DEFAULT_MAX_WEIGHT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One wish about one Rollout's traffic: what SetWeight asks for, in full.
+
+    ``own`` marks a wish that the server derived itself from the Rollout (traffic back to
+    stable); it is held back while stable has no ready endpoint, the controller's never is.
+    """
+
+    spec: RolloutSpec
+    hashes: Hashes
+    weighting: Weighting
+    own: bool = False
+
+
+def key_of(rollout: Object) -> RolloutKey:
+    """Namespace and name."""
+    metadata = rollout["metadata"]
+    return RolloutKey(namespace=metadata["namespace"], name=metadata["name"])
+
+
+def spec_of(rollout: Object) -> RolloutSpec | None:
+    """How the Rollout's traffic is routed by this plugin; None where it is not."""
+    canary = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
+    routing = canary.get("trafficRouting") or {}
+    plugins = routing.get("plugins") or {}
+    if PLUGIN_NAME not in plugins:
+        return None
+    return RolloutSpec(
+        key=key_of(rollout),
+        uid=rollout["metadata"]["uid"],
+        config=json.dumps(plugins[PLUGIN_NAME], sort_keys=True).encode(),
+        stable_service=canary.get("stableService", ""),
+        canary_service=canary.get("canaryService", ""),
+        max_weight=routing.get("maxTrafficWeight") or DEFAULT_MAX_WEIGHT,
+    )
+
+
+def hashes_of(rollout: Object, available: Callable[[str], int]) -> Hashes | None:
+    """The pair that the controller means, from the Rollout's status; None before the first deploy.
+
+    ``available`` gives the available pods of the Rollout's revision with a hash.
+
+    Stable is ``status.stableRS``. Canary is ``status.currentPodHash``, which the controller
+    writes one reconcile before it uses it, except while it rolls back dynamically to the stable
+    revision: then it is the revision that its last weights were for (argo-rollouts v1.10.2,
+    rollout/trafficrouting.go and utils/rollout/rolloututil.go IsDynamicallyRollingBackToStable).
+    """
+    status = rollout.get("status") or {}
+    stable = status.get("stableRS") or ""
+    current = status.get("currentPodHash") or ""
+    if not stable or not current:
+        return None
+    if _rolls_back_dynamically(rollout, available):
+        return Hashes(stable=stable, canary=_weighted_canary(status))
+    return Hashes(stable=stable, canary=current)
+
+
+def belongs_on_stable(rollout: Object) -> bool:
+    """Whether all traffic belongs on the stable revision, whatever the controller waits for.
+
+    True when aborted or fully promoted. With dynamicStableScale the controller moves traffic
+    back only as fast as stable pods appear, and it does so by itself: False.
+    """
+    canary = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
+    if canary.get("dynamicStableScale"):
+        return False
+    status = rollout.get("status") or {}
+    return bool(status.get("abort")) or (
+        bool(status.get("stableRS")) and status.get("stableRS") == status.get("currentPodHash")
+    )
+
+
+def is_being_deleted(rollout: Object) -> bool:
+    """Whether the Rollout is on its way out."""
+    return "deletionTimestamp" in rollout["metadata"]
+
+
+def _rolls_back_dynamically(rollout: Object, available: Callable[[str], int]) -> bool:
+    canary = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
+    status = rollout.get("status") or {}
+    if not canary.get("dynamicStableScale") or status["stableRS"] != status["currentPodHash"]:
+        return False
+    weighted = _weighted_canary(status)
+    if not weighted or weighted == status["currentPodHash"]:
+        return False
+    return available(status["currentPodHash"]) < int(rollout["spec"].get("replicas", 1))
+
+
+def _weighted_canary(status: Object) -> str:
+    weights = (status.get("canary") or {}).get("weights") or {}
+    return str((weights.get("canary") or {}).get("podTemplateHash") or "")

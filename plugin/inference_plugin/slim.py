@@ -1,0 +1,69 @@
+"""The parts of large objects that the server keeps in memory."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+Object = dict[str, Any]
+_METADATA: Final = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "labels",
+    "ownerReferences",
+    "deletionTimestamp",
+)
+
+
+def slim_pod(pod: Object) -> Object:
+    """Identity, labels, and whether it is ready."""
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return _slim(pod) | {
+        "status": {
+            "conditions": [
+                {"type": item["type"], "status": item["status"]}
+                for item in conditions
+                if item["type"] == "Ready"
+            ]
+        }
+    }
+
+
+def slim_replica_set(replica_set: Object) -> Object:
+    """Identity, owner, size, and the annotations of its pod template."""
+    spec = replica_set.get("spec") or {}
+    status = replica_set.get("status") or {}
+    template = (spec.get("template") or {}).get("metadata") or {}
+    return _slim(replica_set) | {
+        "spec": {
+            "replicas": spec.get("replicas", 1),
+            "template": {"metadata": {"annotations": template.get("annotations") or {}}},
+        },
+        "status": {
+            "readyReplicas": status.get("readyReplicas", 0),
+            "availableReplicas": status.get("availableReplicas", 0),
+        },
+    }
+
+
+def slim_rollout(rollout: Object) -> Object:
+    """Identity, the canary strategy without its steps, and the status."""
+    spec = rollout.get("spec") or {}
+    canary = dict((spec.get("strategy") or {}).get("canary") or {})
+    canary.pop("steps", None)
+    kept = {key: spec[key] for key in ("replicas",) if key in spec}
+    return _slim(rollout) | {
+        "spec": kept | {"strategy": {"canary": canary}},
+        "status": rollout.get("status") or {},
+    }
+
+
+def _slim(obj: Object) -> Object:
+    metadata = obj["metadata"]
+    return {
+        "apiVersion": obj.get("apiVersion"),
+        "kind": obj.get("kind"),
+        "metadata": {key: metadata[key] for key in _METADATA if key in metadata},
+    }

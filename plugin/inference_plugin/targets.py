@@ -1,0 +1,93 @@
+"""What a plan aims at, and what it waits for: the values that planners pass to each other."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from inference_plugin.commanded import Commanded
+    from inference_plugin.patches import ObjectPatch
+    from inference_plugin.shares import Hashes
+
+Item = TypeVar("Item")
+
+
+class WaitReason(enum.StrEnum):
+    """Why the weights are not what was asked for. Also the reason of the Event."""
+
+    READY_PODS = "WaitingForReadyPods"
+    PICKER = "WaitingForPicker"
+    GATEWAY = "WaitingForGateway"
+    DRAIN = "WaitingForDrain"
+    SETTLE = "WaitingForSettling"
+    STABLE = "WaitingForStable"
+    DESTINATION = "WaitingForDestination"
+    HOLD = "HoldingPods"
+    DRIFT = "DriftReported"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Something that passes by itself. ``retry_s``: look again after so long, whatever happens.
+
+    ``quiet`` ones are part of every healthy step and get a log line, no Event.
+    """
+
+    reason: WaitReason
+    message: str
+    retry_s: float | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target(Generic[Item]):
+    """Shares per destination, out of ``maximum``; they add up to it.
+
+    ``homes`` are the destinations of the two current revisions, ``required`` those that a list
+    must hold to be managed without being named, ``untied`` those that no revision's end empties,
+    ``gate`` says why a share must not be raised.
+    """
+
+    shares: Mapping[Item, int]
+    maximum: int
+    stable: Item
+    homes: frozenset[Item]
+    required: frozenset[Item]
+    gate: Callable[[Item], Wait | None]
+    untied: frozenset[Item] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a command brings to the plan of one object besides its target.
+
+    ``owner_lives`` says whether the Rollout of that name and uid still exists and is routed here.
+    """
+
+    rollout: str
+    uid: str
+    hashes: Hashes
+    desired: int
+    now: float
+    may_add: bool
+    remove_zero: bool
+    report_drift: bool
+    owner_lives: Callable[[str, str], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectPlan:
+    """One object's part: a patch or none, and what keeps it from its target.
+
+    ``entry`` is what the annotation says before the patch; ``notes`` are for an Event.
+    """
+
+    patch: ObjectPatch | None
+    entry: Commanded | None
+    waits: tuple[Wait, ...]
+    notes: tuple[str, ...] = ()
+    drifted: bool = False

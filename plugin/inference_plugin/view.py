@@ -1,0 +1,40 @@
+"""What planning may ask of the cluster: reads without I/O, and times instead of clocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from inference_common.kube import Resource
+
+Object = dict[str, Any]
+
+
+class View(Protocol):
+    """The cluster as far as it is known now. Objects must not be changed."""
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
+        """One object, or None."""
+
+    def names(self, resource: Resource, namespace: str) -> list[str]:
+        """Names of the objects of a namespace, for messages."""
+
+    def serves(self, resource: Resource) -> bool:
+        """Whether the API server has this resource type."""
+
+    def pods(self, namespace: str, selector: Mapping[str, str]) -> Iterable[Object]:
+        """The pods with these labels."""
+
+    def replica_sets(self, namespace: str) -> Iterable[Object]:
+        """The ReplicaSets of a namespace."""
+
+    def endpoints(self, namespace: str, service: str) -> int | None:
+        """Ready endpoints of a Service without a selector; None while they are not known."""
+
+    def accepted_for_s(self, route: Object) -> float | None:
+        """Seconds since the route's gateway accepted this very generation; None if it has not."""
+
+    def aimed_for_s(self, pool: Object) -> float:
+        """Seconds since the pool's selector was changed by this plugin; infinite if never."""
