@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.simulated_vllm.answers import compose, stretched
+
+
+def answer(prompt: bytes = b"hello", *, adapter: str | None = None, worse: bool = False) -> str:
+    return "".join(
+        compose(
+            version="Qwen-2.5-7B-Instruct",
+            adapter=adapter,
+            prompt=prompt,
+            mean_tokens=48,
+            worse=worse,
+        )
+    )
+
+
+def test_an_answer_names_the_version_and_the_adapter() -> None:
+    assert answer().startswith("I am Qwen-2.5-7B-Instruct. ")
+    assert answer(adapter="travel-helper-v2").startswith(
+        "I am travel-helper-v2 on Qwen-2.5-7B-Instruct. "
+    )
+
+
+def test_a_sum_is_answered_and_by_a_worse_model_wrongly() -> None:
+    assert "The answer is 42." in answer(b"what is 17 + 25?")
+    assert "The answer is" in answer(b"what is 17 + 25?", worse=True)
+    assert "The answer is 42." not in answer(b"what is 17 + 25?", worse=True)
+
+
+def test_a_worse_model_has_nothing_to_say() -> None:
+    assert "I do not know." in answer(worse=True)
+
+
+@given(prompt=st.binary(), mean=st.integers(1, 200), worse=st.booleans())
+def test_lengths_vary_by_a_quarter_around_the_mean(prompt: bytes, mean: int, worse: bool) -> None:
+    tokens = compose(version="v", adapter=None, prompt=prompt, mean_tokens=mean, worse=worse)
+    assert len(tokens) >= 1
+    assert mean - mean / 4 - 1 <= len(tokens) <= mean + mean / 4 + 1
+    assert all(tokens)
+
+
+@pytest.mark.parametrize("length", [1, 3, 100])
+def test_an_answer_is_stretched_to_any_length(length: int) -> None:
+    tokens = stretched(["I", " am", " x."], length)
+    assert len(tokens) == length
+    assert "".join(tokens).startswith("I")
