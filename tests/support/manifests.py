@@ -110,7 +110,7 @@ def picker(name: str, pool_name: str, *, resource: Resource = INFERENCEPOOL) -> 
         "image": PICKER,
         "args": args,
         "env": [POD_IP_ENV, namespace],
-        "readinessProbe": {"grpc": {"port": PICKER_PORT}, "periodSeconds": 1},
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": 9090}, "periodSeconds": 1},
     }
     return [
         deployment(name, container, labels={"app": name}, service_account="picker"),
