@@ -17,6 +17,10 @@ _TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]', re.DOTALL)
 _STRING: Final = re.compile(rb'\s*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
 _COLON: Final = re.compile(rb"\s*:")
 
+_PLAIN_KEY: Final = b'"model"'
+# Each letter of the key is U+006x, and can be written in no other way than itself or this.
+_ESCAPED_LETTER: Final = b"\\u006"
+
 
 def model_of(body: bytes) -> str:
     """The top-level ``model`` of a JSON object in UTF-8; of several the last, as parsers do.
@@ -44,6 +48,11 @@ def model_span(body: bytes) -> tuple[int, int]:
 
     Call it only on a body that `model_of` accepted.
     """
+    if body.count(_PLAIN_KEY) == 1 and _ESCAPED_LETTER not in body:
+        # The only spelling there is must be the key that `model_of` found.
+        at = body.index(_PLAIN_KEY) + len(_PLAIN_KEY)
+        if (colon := _COLON.match(body, at)) and (value := _STRING.match(body, colon.end())):
+            return value.span(1)
     span: tuple[int, int] | None = None
     depth = 0
     for token in _TOKEN.finditer(body):

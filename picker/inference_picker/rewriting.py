@@ -9,7 +9,7 @@ from typing import Final
 from inference_picker.bodies import encoded
 
 # The spellings that JSON writers produce between key and value.
-_SEPARATORS: Final = (b":", b": ", b" : ")
+_SEPARATORS: Final = (b":", b": ", b" :", b" : ")
 _KEY: Final = b'"model"'
 
 

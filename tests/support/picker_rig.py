@@ -1,0 +1,355 @@
+"""A real Envoy between a client and a small model server, with the picker as its ext_proc."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiohttp import web
+
+from inference_picker.director import Settings
+from inference_picker.pool import Endpoint, StaticSource, make_snapshot
+from inference_picker.serving import Options, Running, serving
+from inference_picker.splits import ModelSplit, Target
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+WAIT_S = 10.0
+
+
+@dataclass
+class Upstream:
+    """A model server that names the model it was asked for in each piece of its answer."""
+
+    address: str = ""
+    bodies: list[bytes] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
+    running: int = 0
+    hold: asyncio.Event | None = None
+    chunks: int = 5
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        self.bodies.append(body)
+        self.headers.append(request.headers.copy())
+        asked = json.loads(body)
+        status = int(request.headers.get("x-test-status", "200"))
+        if status != 200:
+            return web.json_response({"error": {"message": "on request"}}, status=status)
+        if not asked.get("stream"):
+            return web.json_response({"id": "1", "model": asked["model"], "choices": ["é"]})
+        self.running += 1
+        try:
+            return await self.stream(request, asked["model"])
+        finally:
+            self.running -= 1
+
+    async def stream(self, request: web.Request, model: str) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for piece in sse_pieces(model, self.chunks):
+            await response.write(piece)
+        if self.hold is not None:
+            await self.hold.wait()
+        if request.headers.get("x-test-break") and request.transport is not None:
+            request.transport.abort()
+            return response
+        await response.write(b"data: [DONE]\n\n")
+        await response.write_eof()
+        return response
+
+    async def list_models(self, _request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "base"}]})
+
+
+def sse_pieces(model: str, count: int) -> list[bytes]:
+    """Events whose model name is cut by the border between two writes."""
+    pieces = []
+    for number in range(count):
+        event = json.dumps({"id": number, "model": model, "text": 'the "model":"v1"'})
+        data = f"data: {event}\n\n".encode()
+        middle = data.index(b'"model"') + 12
+        pieces += [data[:middle], data[middle:]]
+    return pieces
+
+
+def whole_stream(model: str, count: int) -> bytes:
+    return b"".join(sse_pieces(model, count)) + b"data: [DONE]\n\n"
+
+
+@contextlib.asynccontextmanager
+async def upstream_server() -> AsyncIterator[Upstream]:
+    upstream = Upstream()
+    app = web.Application(client_max_size=64 * 1024 * 1024)
+    app.router.add_post("/v1/chat/completions", upstream.answer)
+    app.router.add_get("/v1/models", upstream.list_models)
+    runner = web.AppRunner(app, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    upstream.address = f"127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield upstream
+    finally:
+        if upstream.hold is not None:
+            upstream.hold.set()
+        await runner.cleanup()
+
+
+def envoy_config(picker_port: int, mode: Mapping[str, Any]) -> dict[str, Any]:
+    """The shape that the local cluster's gateway gives each pool."""
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": picker_port}}
+    h2 = {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }
+    }
+    ext_proc = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
+        "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}, "timeout": "5s"},
+        "message_timeout": "5s",
+        "metadata_options": {"receiving_namespaces": {"untyped": ["envoy.lb"]}},
+        **mode,
+    }
+    router = {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}
+    hcm = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager"
+        ".v3.HttpConnectionManager",
+        "stat_prefix": "in",
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "all",
+                    "domains": ["*"],
+                    "routes": [
+                        {"match": {"prefix": "/"}, "route": {"cluster": "pool", "timeout": "0s"}}
+                    ],
+                }
+            ]
+        },
+        "http_filters": [
+            {"name": "picker", "typed_config": ext_proc},
+            {"name": "router", "typed_config": router},
+        ],
+    }
+    any_port = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
+    return {
+        "admin": {"address": any_port},
+        "static_resources": {
+            "listeners": [
+                {
+                    "name": "in",
+                    "address": any_port,
+                    "per_connection_buffer_limit_bytes": 32 * 1024 * 1024,
+                    "filter_chains": [{"filters": [{"name": "hcm", "typed_config": hcm}]}],
+                }
+            ],
+            "clusters": [
+                {
+                    "name": "picker",
+                    "type": "STATIC",
+                    "connect_timeout": "2s",
+                    "typed_extension_protocol_options": h2,
+                    "load_assignment": {
+                        "cluster_name": "picker",
+                        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+                    },
+                },
+                {
+                    "name": "pool",
+                    "type": "ORIGINAL_DST",
+                    "lb_policy": "CLUSTER_PROVIDED",
+                    "connect_timeout": "2s",
+                    "original_dst_lb_config": {
+                        "use_http_header": True,
+                        "http_header_name": "x-gateway-destination-endpoint",
+                    },
+                },
+            ],
+        },
+    }
+
+
+RECOMMENDED: dict[str, Any] = {
+    "allow_mode_override": True,
+    "processing_mode": {
+        "request_header_mode": "SEND",
+        "request_body_mode": "BUFFERED",
+        "request_trailer_mode": "SKIP",
+        "response_header_mode": "SEND",
+        "response_body_mode": "NONE",
+        "response_trailer_mode": "SEND",
+    },
+}
+FULL_DUPLEX: dict[str, Any] = {
+    "processing_mode": {
+        "request_header_mode": "SEND",
+        "request_body_mode": "FULL_DUPLEX_STREAMED",
+        "request_trailer_mode": "SEND",
+        "response_header_mode": "SEND",
+        "response_body_mode": "FULL_DUPLEX_STREAMED",
+        "response_trailer_mode": "SEND",
+    },
+}
+STREAMED: dict[str, Any] = {
+    "processing_mode": {
+        "request_header_mode": "SEND",
+        "request_body_mode": "STREAMED",
+        "request_trailer_mode": "SKIP",
+        "response_header_mode": "SEND",
+        "response_body_mode": "STREAMED",
+        "response_trailer_mode": "SKIP",
+    },
+}
+BUFFERED: dict[str, Any] = {
+    "processing_mode": {
+        "request_header_mode": "SEND",
+        "request_body_mode": "BUFFERED",
+        "response_header_mode": "SEND",
+        "response_body_mode": "BUFFERED",
+    },
+}
+MODES = {
+    "recommended": RECOMMENDED,
+    "full-duplex": FULL_DUPLEX,
+    "streamed": STREAMED,
+    "buffered": BUFFERED,
+}
+
+
+@contextlib.asynccontextmanager
+async def envoy_server(
+    directory: Path, picker_port: int, mode: Mapping[str, Any]
+) -> AsyncIterator[str]:
+    """A running Envoy; yields the URL of its listener."""
+    binary = Path(sys.executable).with_name("envoy")
+    config = directory / "envoy.json"
+    admin = directory / "admin"
+    config.write_text(json.dumps(envoy_config(picker_port, mode)))
+    with (directory / "envoy.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(binary, "--config-path", config, "--admin-address-path", admin),
+            *("--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"),
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        async with aiohttp.ClientSession() as session, asyncio.timeout(20) as limit:
+            url = await _listener_url(session, admin, process)
+            limit.reschedule(None)
+            yield url
+    except RuntimeError as error:
+        error.add_note((directory / "envoy.log").read_text()[-3000:])
+        raise
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+async def _listener_url(
+    session: aiohttp.ClientSession, admin: Path, process: asyncio.subprocess.Process
+) -> str:
+    """The address that Envoy's listener got, once it takes connections."""
+    while True:
+        if process.returncode is not None:
+            raise RuntimeError(f"Envoy ended with status {process.returncode}")
+        with contextlib.suppress(aiohttp.ClientError, OSError, KeyError, IndexError):
+            address = admin.read_text()  # noqa: ASYNC240 - a few bytes
+            async with session.get(f"http://{address}/ready") as response:
+                live = response.status == 200
+            async with session.get(f"http://{address}/listeners?format=json") as response:
+                found = await response.json()
+                bound = found["listener_statuses"][0]["local_address"]["socket_address"]
+                if live:
+                    return f"http://127.0.0.1:{bound['port_value']}"
+        await asyncio.sleep(0.05)
+
+
+@dataclass
+class Setup:
+    """Everything that a test touches."""
+
+    url: str
+    client: aiohttp.ClientSession
+    upstreams: list[Upstream]
+    picker: Running
+    source: StaticSource
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a series over the label values that are not given."""
+        return sum(
+            sample.value
+            for family in self.picker.director.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == f"inference_picker_{name}" and labels.items() <= sample.labels.items()
+        )
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not condition():  # noqa: ASYNC110 - it looks into other tasks
+                await asyncio.sleep(0.01)
+
+    async def landed(self) -> None:
+        """Wait until nothing is in flight by the picker's count."""
+        await self.until(lambda: not self.picker.director.flights.counts)
+
+    async def chat(
+        self,
+        *,
+        model: str = "travelhelper",
+        stream: bool = True,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, bytes]:
+        body = {"messages": [{"content": '"model": "x"'}], "model": model, "stream": stream}
+        async with self.client.post(
+            f"{self.url}/v1/chat/completions", json=body, headers=headers
+        ) as response:
+            return response.status, await response.read()
+
+
+SPLIT = ModelSplit(
+    model="travelhelper",
+    targets=(
+        Target(name="travel-helper-v1", weight=90),
+        Target(name="travel-helper-v2", weight=10),
+    ),
+)
+
+
+@contextlib.asynccontextmanager
+async def running_setup(
+    directory: Path, mode: Mapping[str, Any], settings: Settings | None = None
+) -> AsyncIterator[Setup]:
+    async with contextlib.AsyncExitStack() as stack:
+        upstreams = [await stack.enter_async_context(upstream_server()) for _ in range(2)]
+        source = StaticSource(
+            make_snapshot(
+                [
+                    Endpoint(
+                        address=each.address,
+                        version=f"hash{number}",
+                        models=frozenset({"base", "travel-helper-v1", "travel-helper-v2"}),
+                    )
+                    for number, each in enumerate(upstreams)
+                ],
+                [SPLIT],
+            )
+        )
+        options = Options(
+            address="127.0.0.1:0",
+            metrics_address="127.0.0.1:0",
+            settings=settings or Settings(),
+            max_body_bytes=4 * 1024 * 1024,
+        )
+        picker = await stack.enter_async_context(serving(source, options))
+        url = await stack.enter_async_context(envoy_server(directory, picker.port, mode))
+        client = await stack.enter_async_context(aiohttp.ClientSession())
+        yield Setup(url=url, client=client, upstreams=upstreams, picker=picker, source=source)

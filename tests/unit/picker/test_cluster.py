@@ -1,0 +1,152 @@
+"""From Kubernetes objects to endpoints and splits."""
+
+from typing import Any
+
+import pytest
+
+from inference_picker.cluster import endpoints_of, pool_resource, splits_of, takes_requests
+from inference_picker.errors import ConfigError
+from inference_picker.splits import Target
+
+POOL_V1 = {
+    "spec": {
+        "selector": {"matchLabels": {"app": "m"}},
+        "targetPorts": [{"number": 8000}, {"number": 8001}],
+    }
+}
+POOL_V1ALPHA2 = {"spec": {"selector": {"app": "m"}, "targetPortNumber": 8000}}
+
+
+def make_pod(name: str = "a", **changes: Any) -> dict[str, Any]:
+    metadata = {"name": name, "labels": {"app": "m", **changes.pop("labels", {})}}
+    if changes.pop("terminating", False):
+        metadata["deletionTimestamp"] = "2026-11-21T10:00:00Z"
+    ready = "True" if changes.pop("ready", True) else "False"
+    return {
+        "metadata": metadata,
+        "status": {
+            "podIP": changes.pop("ip", "10.0.0.1"),
+            "conditions": [
+                {"type": "PodScheduled", "status": "True"},
+                {"type": "Ready", "status": ready},
+            ],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [
+        pytest.param(POOL_V1, ["10.0.0.1:8000", "10.0.0.1:8001"], id="v1"),
+        pytest.param(POOL_V1ALPHA2, ["10.0.0.1:8000"], id="v1alpha2"),
+        pytest.param({"spec": {"targetPortNumber": 1}}, [], id="no-selector-selects-nothing"),
+        pytest.param({"spec": {"selector": {"app": "m"}}}, [], id="no-port"),
+        pytest.param({}, [], id="empty"),
+    ],
+)
+def test_each_port_of_each_member_is_an_endpoint(pool: dict[str, Any], expected: list[str]) -> None:
+    assert [each.address for each in endpoints_of(pool, [make_pod()], {})] == expected
+
+
+@pytest.mark.parametrize(
+    ("pod", "expected"),
+    [
+        pytest.param(make_pod(), True, id="ready"),
+        pytest.param(make_pod(ready=False), False, id="unready"),
+        pytest.param(make_pod(terminating=True), False, id="terminating"),
+        pytest.param(make_pod(ip=""), False, id="no-address-yet"),
+        pytest.param({"metadata": {"name": "a"}}, False, id="no-status-yet"),
+    ],
+)
+def test_only_ready_pods_that_stay_take_requests(pod: dict[str, Any], expected: bool) -> None:
+    assert takes_requests(pod) is expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "version"),
+    [
+        pytest.param({"rollouts-pod-template-hash": "abc"}, "abc", id="rollout"),
+        pytest.param({"inference-rollouts.io/version": "v7"}, "v7", id="own-label"),
+        pytest.param(
+            {"rollouts-pod-template-hash": "abc", "inference-rollouts.io/version": "v7"},
+            "abc",
+            id="hash-first",
+        ),
+        pytest.param({}, "", id="none"),
+    ],
+)
+def test_the_version_is_the_hash_or_the_label(labels: dict[str, str], version: str) -> None:
+    (endpoint,) = endpoints_of(POOL_V1ALPHA2, [make_pod(labels=labels)], {})
+
+    assert endpoint.version == version
+
+
+def test_pods_outside_the_selector_are_no_members() -> None:
+    pods = [make_pod("b", ip="10.0.0.2"), make_pod("a"), make_pod("c", labels={"app": "x"})]
+
+    found = list(endpoints_of(POOL_V1ALPHA2, pods, {"10.0.0.2:8000": frozenset({"v1"})}))
+
+    assert [(each.pod, each.models) for each in found] == [("a", None), ("b", frozenset({"v1"}))]
+
+
+def test_ipv6_addresses_are_written_in_brackets() -> None:
+    (endpoint,) = endpoints_of(POOL_V1ALPHA2, [make_pod(ip="fd00::1")], {})
+
+    assert endpoint.address == "[fd00::1]:8000"
+
+
+def make_model(name: str = "m", created: str = "2026-01-01T00:00:00Z", **spec: Any) -> Any:
+    return {
+        "metadata": {"name": name, "creationTimestamp": created},
+        "spec": {"modelName": "chat", "poolRef": {"name": "pool"}, **spec},
+    }
+
+
+X = "inference.networking.x-k8s.io"
+V1 = "inference.networking.k8s.io"
+
+
+@pytest.mark.parametrize(
+    ("ref", "group", "found"),
+    [
+        pytest.param({"name": "pool"}, X, True, id="group-left-to-its-default"),
+        pytest.param({"name": "pool", "group": X}, X, True, id="old-group"),
+        pytest.param({"name": "pool", "group": V1}, V1, True, id="new-group"),
+        pytest.param({"name": "pool"}, V1, False, id="default-is-not-the-new-group"),
+        pytest.param({"name": "other", "group": X}, X, False, id="other-pool"),
+    ],
+)
+def test_a_split_belongs_to_the_pool_of_its_group_and_name(
+    ref: dict[str, str], group: str, found: bool
+) -> None:
+    assert bool(list(splits_of("pool", group, [make_model(poolRef=ref)]))) is found
+
+
+def test_weights_are_taken_over_and_missing_ones_are_equal() -> None:
+    weighted = make_model(targetModels=[{"name": "a", "weight": 90}, {"name": "b", "weight": 10}])
+    unweighted = make_model(targetModels=[{"name": "a"}, {"name": "b"}])
+    without = make_model()
+
+    found = [
+        next(iter(splits_of("pool", X, [each]))).targets for each in (weighted, unweighted, without)
+    ]
+
+    assert found == [
+        (Target(name="a", weight=90), Target(name="b", weight=10)),
+        (Target(name="a", weight=1), Target(name="b", weight=1)),
+        (),
+    ]
+
+
+def test_the_oldest_of_two_models_of_one_name_comes_first() -> None:
+    young = make_model("a", "2026-02-01T00:00:00Z", targetModels=[{"name": "young"}])
+    old = make_model("b", "2026-01-01T00:00:00Z", targetModels=[{"name": "old"}])
+
+    first, _ = splits_of("pool", X, [young, old])
+
+    assert first.targets[0].name == "old"
+
+
+def test_an_unknown_group_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=f"--pool-group example.com: .* Use {V1} or {X}"):
+        pool_resource("example.com")
