@@ -235,7 +235,7 @@ func TestAnAbsentServerFailsEachCallAtOnceAndClearly(t *testing.T) {
 	}
 	for method, text := range allOutcomes(bridge) {
 		for _, part := range []string{
-			"plugin server unix:" + socket + " is not reachable",
+			"plugin server unix:" + socket + " is not reachable or not ready",
 			"no such file or directory",
 			"retried by the controller",
 			"check that the plugin server runs",

@@ -157,7 +157,7 @@ func (f *forwarder) explain(method string, err error) string {
 	found := status.Convert(err)
 	switch found.Code() {
 	case codes.Unavailable:
-		return fmt.Sprintf("plugin server %s is not reachable: %s; the call is retried by the controller; "+
+		return fmt.Sprintf("plugin server %s is not reachable or not ready: %s; the call is retried by the controller; "+
 			"check that the plugin server runs and listens there", f.target, found.Message())
 	case codes.DeadlineExceeded:
 		return fmt.Sprintf("plugin server %s did not answer %s within %v; the call is retried by the controller; "+
