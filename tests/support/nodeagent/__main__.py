@@ -16,6 +16,7 @@ import yaml
 
 from inference_common.kube import Kube
 from inference_common.logs import configure_logging
+from support.cluster.layout import default_state_dir
 from support.nodeagent.agent import NodeAgent
 from support.nodeagent.places import Cluster
 
@@ -79,7 +80,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="support.nodeagent", description=__doc__)
     parser.add_argument("--kubeconfig", type=Path, help="of the node agent's user")
     parser.add_argument("--network", help="127.A.0.0/16, the pods' addresses")
-    parser.add_argument("--state-dir", type=Path, required=True, help="pods, logs, CA")
+    where = default_state_dir()
+    parser.add_argument("--state-dir", type=Path, default=where, help=f"default {where}")
     parser.add_argument("--name", default="local", help="nodes are NAME-1, NAME-2, ...")
     parser.add_argument("--nodes", type=int, default=1, help="how many Node objects (default 1)")
     parser.add_argument("--log-level", default="info")

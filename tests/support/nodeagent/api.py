@@ -89,7 +89,7 @@ class PodApi:
     async def write_status(
         self, pod: Mapping[str, Any], status: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Patch the status; conditions of others stay, and a pod of another uid answers 409."""
+        """Patch the status; conditions of others stay, and a pod of another uid answers 422."""
         metadata = pod["metadata"]
         return await self._kube.patch(
             POD,

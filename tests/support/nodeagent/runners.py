@@ -7,6 +7,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import structlog
+
 from inference_common.errors import KubeError
 from support.nodeagent.containers import (
     Terminated,
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from support.nodeagent.commands import Launch
     from support.nodeagent.containers import ContainerRecord
     from support.nodeagent.probing import Prober
+
+_log = structlog.get_logger(__name__)
 
 _RETRY_S: Final = 1.0
 _LEAST_GRACE_S: Final = 2.0
@@ -137,6 +141,13 @@ class ContainerRunner:
             self._report("Warning", "Failed", f"Error: {error}")
             return self._ended(_START_ERROR, "StartError", str(error))
         self._process = process
+        _log.info(
+            "container started",
+            container=self.name,
+            pid=process.pid,
+            address=self._settings.address,
+            log=str(launch.process.log),
+        )
         self._target = Target(
             container=self._settings.container,
             address=self._settings.address,

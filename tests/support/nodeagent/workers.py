@@ -113,7 +113,17 @@ class PodWorker:
 
     async def run(self) -> None:
         """Live and die with the pod."""
-        self._writer = self._spawn(self._writes.keep_status(self.gone))
+        self._writer = asyncio.create_task(self._writes.keep_status(self.gone))
+        self._writer.add_done_callback(self._ended)
+        try:
+            await self._run_containers()
+            self._volumes.remove()
+            # The writer may be in the midst of a write, which the last one waits for.
+            await self._writes.remove(final_status=bool(self._runners))
+        finally:
+            self._writer.cancel()
+
+    async def _run_containers(self) -> None:
         life = self._spawn(self._live())
         try:
             await self._enforce_deadline(life)
@@ -124,8 +134,6 @@ class PodWorker:
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)
             self._runners.kill()
-        self._volumes.remove()
-        await self._writes.remove(final_status=bool(self._runners))
 
     async def halt(self, grace_s: float) -> None:
         """End the containers without telling the API server: the agent stops, not the pod."""

@@ -44,6 +44,7 @@ class PodWrites:
         self._pod = pod
         self._status = status
         self._dirty = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._reported: dict[tuple[str, str], float] = {}
 
     def touch(self) -> None:
@@ -72,7 +73,7 @@ class PodWrites:
 
     async def write_status(self) -> None:
         """Write the status if it differs from the last one. Raises KubeError."""
-        async with self._limit:
+        async with self._writing, self._limit:
             self._dirty.clear()
             pod = self._pod()
             live = pod.get("status") or {}
@@ -107,7 +108,7 @@ class PodWrites:
         try:
             await self.write_status()
         except KubeError as error:
-            if error.retryable or error.conflict:
+            if error.retryable or error.conflict or error.not_found:
                 raise
             # A status that is refused must not keep the pod from being removed.
             _log.warning("final status refused", error=str(error), **self._about())
@@ -138,6 +139,10 @@ class PodWrites:
 def _is_gone(error: KubeError) -> bool:
     """Whether the pod was removed, or replaced by one of the same name with another uid.
 
-    A conflict of versions is a 409 as well, and passes.
+    Seen from API server 1.36: a patch with another uid is invalid (422, immutable field), a
+    deletion is a conflict. A conflict of versions is a 409 as well, and passes.
     """
-    return error.not_found or (error.conflict and "UID" in error.message)
+    replaced = (error.invalid and "metadata.uid" in error.message) or (
+        error.conflict and "UID" in error.message
+    )
+    return error.not_found or replaced
