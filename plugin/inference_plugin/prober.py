@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from inference_plugin.prober_decision import Answer, Decision, History, Pod, Probe, decide
-from inference_plugin.prober_models import combined, fetch_models, read_models
+from inference_plugin.prober_models import combined, read_models
 from inference_plugin.prober_pool import ready_since
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import aiohttp
-
     from inference_plugin.prober_decision import Rules
     from inference_plugin.prober_identity import Condition
+    from inference_plugin.prober_models import Fetch
 
 _log = structlog.get_logger(__name__)
 _PARALLEL: Final = 32
@@ -39,7 +38,6 @@ class Target:
     name: str
     identity: tuple[Condition, ...]
     rules: Rules
-    timeout_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +55,7 @@ class Prober:
     def __init__(
         self,
         target: Target,
-        session: aiohttp.ClientSession,
+        fetch: Fetch,
         *,
         clock: Callable[[], float] = time.time,
         on_probe: Callable[[Probe], None] = lambda _: None,
@@ -67,7 +65,7 @@ class Prober:
         self.decision = NOT_STARTED
         self.pods: tuple[Pod, ...] = ()
         self.stable = False
-        self._session = session
+        self._fetch = fetch
         self._clock = clock
         self._on_probe = on_probe
         self._histories: dict[str, History] = {}
@@ -145,9 +143,7 @@ class Prober:
         probes: list[Probe] = []
         for port in ports:
             async with self._slots:
-                found = await fetch_models(
-                    self._session, address=address, port=port, timeout_s=self.target.timeout_s
-                )
+                found = await self._fetch(address, port)
             if isinstance(found, str):
                 probes.append(Probe(answer=Answer.UNANSWERED, detail=found))
                 continue

@@ -54,7 +54,7 @@ def prober(
     revision: Annotated[
         str | None,
         typer.Option(
-            envvar="ROLLOUTS_POD_TEMPLATE_HASH",
+            envvar="POD_TEMPLATE_HASH",
             help="This pod's label rollouts-pod-template-hash.",
         ),
     ] = None,
@@ -89,7 +89,6 @@ def prober(
         name=name,
         identity=conditions,
         rules=Rules(load_grace_s=load_grace_s, missing_probes=missing_probes),
-        timeout_s=timeout_s,
     )
     watch = {
         "namespace": namespace,
@@ -103,6 +102,7 @@ def prober(
             target,
             address=(host.strip("[]"), int(port)),
             interval_s=interval_s,
+            timeout_s=timeout_s,
             kubeconfig=kubeconfig,
             watch=watch,
         )

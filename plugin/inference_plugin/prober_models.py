@@ -11,9 +11,12 @@ from inference_plugin.prober_decision import Answer, Probe
 from inference_plugin.prober_identity import mismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from inference_plugin.prober_identity import Condition
+
+    Fetch = Callable[[str, int], Awaitable[tuple[int, bytes] | str]]
+    """Status and body of GET /v1/models at (address, port), or why there was no answer."""
 
 _BODY_LIMIT: Final = 2**20
 _OK: Final = 200
@@ -65,17 +68,27 @@ def combined(probes: list[Probe]) -> Probe:
     return Probe(answer=Answer.LISTED)
 
 
-async def fetch_models(
-    session: aiohttp.ClientSession, *, address: str, port: int, timeout_s: float
-) -> tuple[int, bytes] | str:
-    """Status and body of one GET, or in words why there was no answer."""
-    host = f"[{address}]" if ":" in address else address
-    try:
-        async with session.get(
-            f"http://{host}:{port}/v1/models",
-            timeout=aiohttp.ClientTimeout(total=timeout_s),
-            allow_redirects=False,
-        ) as response:
-            return response.status, await response.content.read(_BODY_LIMIT)
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        return f"port {port}: {type(error).__name__} {error}".strip()
+def fetcher(session: aiohttp.ClientSession, *, timeout_s: float) -> Fetch:
+    """GET /v1/models over this session, with a limit on each request."""
+    limit = aiohttp.ClientTimeout(total=timeout_s)
+
+    async def fetch(address: str, port: int) -> tuple[int, bytes] | str:
+        host = f"[{address}]" if ":" in address else address
+        url = f"http://{host}:{port}/v1/models"
+        try:
+            async with session.get(url, timeout=limit, allow_redirects=False) as response:
+                return response.status, await _limited(response.content)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return f"port {port}: {type(error).__name__} {error}".strip()
+
+    return fetch
+
+
+async def _limited(content: aiohttp.StreamReader) -> bytes:
+    """The body, cut after the limit (a cut list is no JSON, and read as such)."""
+    body = b""
+    async for chunk in content.iter_any():
+        body += chunk
+        if len(body) > _BODY_LIMIT:
+            break
+    return body

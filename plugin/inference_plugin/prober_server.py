@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from inference_plugin.prober import Prober
 from inference_plugin.prober_decision import Answer
+from inference_plugin.prober_models import fetcher
 
 if TYPE_CHECKING:
     from inference_plugin.prober import Target
@@ -92,6 +93,7 @@ async def serve(
     *,
     address: tuple[str, int],
     interval_s: float,
+    timeout_s: float,
     kubeconfig: str | None,
     watch: dict[str, Any],
 ) -> None:
@@ -102,7 +104,7 @@ async def serve(
         loop.add_signal_handler(number, stop.set)
     metrics = ProberMetrics(CollectorRegistry())
     async with aiohttp.ClientSession() as session:
-        prober = Prober(target, session, on_probe=metrics.count)
+        prober = Prober(target, fetcher(session, timeout_s=timeout_s), on_probe=metrics.count)
         runner = web.AppRunner(application(prober, metrics), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.TCPSite(runner, *address, reuse_port=False).start()
