@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from support.cluster.client import ClusterClient
 from support.cluster.guardian import ALREADY_RUNNING, owner_of
 from support.cluster.layout import STATE_VARIABLE, Layout, clusters_folder, default_state_dir
-from support.cluster.process import start_time, wait_gone
+from support.cluster.process import die_with_parent, start_time, wait_gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,7 +88,8 @@ def execute(command: Sequence[str], without: Sequence[str]) -> int:
             if code == 0:
                 code = _run(command, ClusterClient.load(layout.state_dir))
         finally:
-            down(layout)
+            if owner_of(layout) is not None:
+                down(layout)
             if code == 0:
                 shutil.rmtree(layout.state_dir, ignore_errors=True)
                 layout.lock.unlink(missing_ok=True)
@@ -158,7 +159,13 @@ def _run(command: Sequence[str], cluster: ClusterClient) -> int:
     if program is None:
         _say(f"{command[0]}: command not found")
         return _COMMAND_NOT_FOUND
-    child = subprocess.Popen([program, *command[1:]], env=environment)
+    parent = os.getpid()
+    child = subprocess.Popen(
+        [program, *command[1:]],
+        env=environment,
+        # In our process group, for Ctrl-C; when we are killed, the command ends with the cluster.
+        preexec_fn=lambda: die_with_parent(signal.SIGTERM, parent),  # noqa: PLW1509
+    )
     with _passing_on(signal.SIGTERM, child):
         code = child.wait()
     return code if code >= 0 else 128 - code

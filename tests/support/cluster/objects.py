@@ -13,7 +13,7 @@ from inference_common.kube import CONFIGMAP, CRD, GATEWAYCLASS, NAMESPACE, Kube,
 from inference_common.names import PLUGIN_NAME
 from support.cluster.control_plane import ARGO_NAMESPACE
 from support.cluster.supervisor import ClusterError
-from support.toolchain.recipe import REPOSITORY
+from support.repository import MANIFESTS, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
-OUR_CRDS: Final = REPOSITORY / "manifests" / "crds"
-OUR_BASE: Final = REPOSITORY / "manifests" / "base"
-LOCAL: Final = REPOSITORY / "tests" / "support" / "cluster" / "manifests"
+OUR_CRDS: Final = MANIFESTS / "crds"
+OUR_BASE: Final = MANIFESTS / "base"
+LOCAL: Final = ROOT / "tests" / "support" / "cluster" / "manifests"
 
 GATEWAY_CLASS: Final = "inference-rollouts-local"
 GATEWAY_CONTROLLER: Final = "inference-rollouts.io/local-gateway"
@@ -47,7 +47,7 @@ _RESOURCES: Final = {
 # A real installation runs these as pods; here they are processes beside the cluster.
 _PROCESSES: Final = {"Deployment", "Service", "Kustomization"}
 _POLL_S: Final = 0.1
-_ESTABLISHED_S: Final = 60.0
+_PATIENCE_S: Final = 60.0
 
 
 def custom_resources(tools: Toolchain) -> list[Object]:
@@ -107,12 +107,12 @@ def gateway_class() -> Object:
 
 async def create_all(kube: Kube, objects: Iterable[Object]) -> None:
     """Create objects side by side; one that exists already stays as it is."""
-    await asyncio.gather(*(_create(kube, item) for item in objects))
+    await asyncio.gather(*(create(kube, item) for item in objects))
 
 
 async def established(kube: Kube, names: Iterable[str]) -> None:
     """Wait until these CRDs are served. Raises ClusterError when some are not in time."""
-    end = time.monotonic() + _ESTABLISHED_S
+    end = time.monotonic() + _PATIENCE_S
     waiting = set(names)
     while True:
         for item in (await kube.list(CRD))["items"]:
@@ -126,17 +126,22 @@ async def established(kube: Kube, names: Iterable[str]) -> None:
         await asyncio.sleep(_POLL_S)
 
 
-async def create_when_served(kube: Kube, item: Object) -> None:
-    """Create an object of a resource whose CRD was established this moment.
+async def create(kube: Kube, item: Object) -> None:
+    """Create an object, for as long as it takes the API server to be ready for it.
 
-    The API server may answer 404 for a blink after it has set the condition.
+    It may answer 404 for a blink after it has established a CRD, and on a busy machine a CRD of
+    600 kB may take it longer than one request lasts.
     """
-    end = time.monotonic() + _ESTABLISHED_S
+    resource = _RESOURCES[item["kind"]]
+    namespace = item["metadata"].get("namespace") if resource.namespaced else None
+    end = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            await _create(kube, item)
+            await kube.create(resource, item, namespace)
         except KubeError as error:
-            if not error.not_found or time.monotonic() > end:
+            if error.conflict:  # it is there already
+                return
+            if not (error.not_found or error.retryable) or time.monotonic() > end:
                 raise
             await asyncio.sleep(_POLL_S)
         else:
@@ -154,13 +159,3 @@ def _read(file: Path) -> Iterator[Object]:
         for item in yaml.load_all(stream, Loader=yaml.CSafeLoader):
             if item is not None:
                 yield item
-
-
-async def _create(kube: Kube, item: Object) -> None:
-    resource = _RESOURCES[item["kind"]]
-    namespace = item["metadata"].get("namespace") if resource.namespaced else None
-    try:
-        await kube.create(resource, item, namespace)
-    except KubeError as error:
-        if not error.conflict:
-            raise

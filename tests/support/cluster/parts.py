@@ -19,13 +19,13 @@ from support.cluster.network import (
 from support.cluster.objects import GATEWAY_CLASS
 from support.cluster.probe import answers_200
 from support.gateway.bootstrap import envoy_command
-from support.toolchain.recipe import REPOSITORY
+from support.repository import ROOT
 
 if TYPE_CHECKING:
     from support.cluster.layout import Layout
     from support.toolchain import Toolchain
 
-PYTHON_PATH: Final = {"PYTHONPATH": str(REPOSITORY / "tests")}
+PYTHON_PATH: Final = {"PYTHONPATH": str(ROOT / "tests")}
 """Environment in which ``python -m support.…`` works from any directory."""
 
 _SCRAPE: Final = "__meta_kubernetes_pod_annotation_prometheus_io_"

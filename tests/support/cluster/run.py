@@ -145,7 +145,7 @@ class _Cluster:
             config = objects.argo_config(tools.binary("bridge"), layout.plugin_socket)
             await objects.create_all(kube, [config])
         await objects.established(kube, [item["metadata"]["name"] for item in crds])
-        await objects.create_when_served(kube, objects.gateway_class())
+        await objects.create(kube, objects.gateway_class())
         self._tell({"event": "installed", "seconds": time.monotonic() - self._started})
         async with asyncio.TaskGroup() as group:
             for part in await self._parts(kube, network, tools):

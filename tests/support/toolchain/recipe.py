@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from support.repository import ROOT
+
 FOLDER: Final = Path(__file__).resolve().parent
 """One folder per recipe with the go.mod and go.sum that pin everything it is built from."""
-
-REPOSITORY: Final = FOLDER.parents[2]
 
 KUBERNETES_VERSION: Final = "v1.36.3"
 ARGO_VERSION: Final = "v1.10.2"
@@ -48,7 +48,8 @@ class Recipe:
         parts = [go_version, self.ldflags, repr(sorted(self.packages.items())), repr(self.patches)]
         found = [self.folder / "go.mod", self.folder / "go.sum"]
         for pattern in self.sources:
-            found += sorted(self.folder.rglob(pattern))
+            matching = sorted(self.folder.rglob(pattern))
+            found += [file for file in matching if not file.name.endswith("_test.go")]
         return _digest(self.folder, parts, found)
 
 
@@ -141,7 +142,7 @@ RECIPES: Final = (
     ),
     Recipe(
         name="bridge",
-        folder=REPOSITORY / "plugin" / "bridge",
+        folder=ROOT / "plugin" / "bridge",
         packages={"bridge": "."},
         estimate_s=40,
         sources=("*.go",),
