@@ -18,7 +18,7 @@ async def test_services_named_by_the_rollout_are_weighted_promoted_and_aborted(
         m.gateway(),
         m.service("chat-stable", labels),
         m.service("chat-canary", labels),
-        m.route("chat", m.service_ref("chat-stable"), m.service_ref("chat-canary", 0)),
+        m.route("chat", m.service_ref("chat-stable", 100), m.service_ref("chat-canary", 0)),
         m.rollout(
             "chat",
             m.pod_template(m.noop(), labels=labels),

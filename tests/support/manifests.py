@@ -75,7 +75,7 @@ def pool(
     name: str,
     selector: dict[str, str],
     *,
-    picker: str | None = None,
+    picker: str = "picker",
     resource: Resource = INFERENCEPOOL,
 ) -> Object:
     """An InferencePool of either API group; ``picker`` is the name of the picker's Service."""
@@ -83,12 +83,11 @@ def pool(
         spec: Object = {
             "selector": {"matchLabels": selector},
             "targetPorts": [{"number": MODEL_PORT}],
+            "endpointPickerRef": {"name": picker, "port": {"number": PICKER_PORT}},
         }
-        if picker is not None:
-            spec["endpointPickerRef"] = {"name": picker, "port": {"number": PICKER_PORT}}
     else:
         spec = {"selector": selector, "targetPortNumber": MODEL_PORT}
-        spec["extensionRef"] = {"name": picker or name, "portNumber": PICKER_PORT}
+        spec["extensionRef"] = {"name": picker, "portNumber": PICKER_PORT}
     return {
         "apiVersion": resource.api_version,
         "kind": "InferencePool",
