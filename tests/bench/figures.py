@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+_FILE_WIDTH: Final = 140
+"""Columns of the table in a log, where rich would take 80 and break every line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,5 +48,8 @@ def show(title: str, figures: Iterable[Figure]) -> bool:
         met &= figure.met
         style = "" if figure.met else "bold red"
         table.add_row(figure.what, figure.value, figure.aim, figure.note, style=style)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_FILE_WIDTH)
+    console.print(table)
     return met
