@@ -45,7 +45,7 @@ class Authority:
         """Create one; its private key stays in memory and dies with this process."""
         key = _new_key()
         subject = _name(name)
-        builder = _builder(subject, subject, key.public_key(), authority=True)
+        builder = _builder(subject, subject, key.public_key(), key.public_key(), authority=True)
         path = folder / f"{name}.crt"
         _write(path, builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
         return cls(path, subject, key)
@@ -69,7 +69,8 @@ class Authority:
         names: x509.SubjectAlternativeName | None = None,
     ) -> Issued:
         key = _new_key()
-        builder = _builder(subject, self._subject, key.public_key(), authority=False)
+        issuer = self._key.public_key()
+        builder = _builder(subject, self._subject, key.public_key(), issuer, authority=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         if names is not None:
             builder = builder.add_extension(names, critical=False)
@@ -139,7 +140,12 @@ def _host(host: str) -> x509.GeneralName:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, authority: bool
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    issuer_key: ec.EllipticCurvePublicKey,
+    *,
+    authority: bool,
 ) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     usage = x509.KeyUsage(
@@ -164,6 +170,9 @@ def _builder(
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False
+        )
     )
 
 
