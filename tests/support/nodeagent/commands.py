@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from support.cluster.layout import RUN_VARIABLE
 from support.nodeagent.environment import Contents, environment
 from support.nodeagent.expansion import expand_all
-from support.nodeagent.images import invocation
+from support.nodeagent.images import POD_ADDRESS, invocation
 from support.nodeagent.mounts import Mount, localise, mount_variables, mounts_of
 from support.nodeagent.processes import ProcessSpec
 
@@ -55,6 +55,8 @@ def image_variables(pod: Mapping[str, Any], place: Place) -> dict[str, str]:
         "HOME": str(place.directory),
         "TMPDIR": str(place.directory),
         "LANG": "C.UTF-8",
+        # Pods share the host's network: an image that would bind every address binds the pod's.
+        POD_ADDRESS: pod.get("status", {}).get("podIP", ""),
         "HOSTNAME": pod["spec"].get("hostname") or pod["metadata"]["name"],
         "PYTHONPATH": str(_TESTS),
         "PYTHONUNBUFFERED": "1",

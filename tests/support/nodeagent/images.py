@@ -12,9 +12,15 @@ READY_ANNOTATION: Final = "local.inference-rollouts.io/ready"
 NOOP: Final = "inference-rollouts/noop"
 """An image that runs no process; such a container obeys no probes and never fails."""
 
+POD_ADDRESS: Final = "POD_IP"
+"""Variable that holds the pod's own address, set before the container's own env."""
+
 _PYTHON: Final = sys.executable
+_SIMULATED_VLLM: Final = (_PYTHON, "-m", "support.simulated_vllm")
 ENTRYPOINTS: Final[dict[str, tuple[str, ...]]] = {
-    "inference-rollouts/simulated-vllm": (_PYTHON, "-m", "support.simulated_vllm"),
+    "inference-rollouts/simulated-vllm": _SIMULATED_VLLM,
+    # So that what a user would apply runs here as it is.
+    "vllm/vllm-openai": (*_SIMULATED_VLLM, "--host", f"$({POD_ADDRESS})"),
     "inference-rollouts/picker": ("inference-rollouts", "picker", "serve"),
     "inference-rollouts/prober": ("inference-rollouts", "prober"),
 }
