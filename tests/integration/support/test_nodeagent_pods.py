@@ -315,9 +315,17 @@ async def test_a_pod_beyond_its_deadline_fails(scenario: Scenario) -> None:
 
 
 async def test_a_deleted_pod_is_unready_at_once_and_ends_by_itself(scenario: Scenario) -> None:
-    script = "trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done"
-    hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo hook > $HOME/hook"]}}}
-    await create(scenario, pod("a", container(script, lifecycle=hook)))
+    script = "trap 'echo bye; exit 0' TERM; touch $HOME/up; while :; do sleep 0.05; done"
+    main = container(
+        script,
+        lifecycle={"preStop": {"exec": {"command": ["sh", "-c", "echo hook > $HOME/hook"]}}},
+        readinessProbe={
+            "exec": {"command": ["sh", "-c", "test -e $HOME/up"]},
+            "periodSeconds": 1,
+            "timeoutSeconds": 10,
+        },
+    )
+    await create(scenario, pod("a", main))
     running = await until_ready(scenario, "a")
     async with WatchCache(scenario.kube, POD, scenario.namespace) as cache:
         await cache.synced()
