@@ -42,7 +42,9 @@ def prober(
     missing_probes: Annotated[
         int, typer.Option(min=1, help="Answers in a row without the name that end Ready.")
     ] = 3,
-    interval_s: Annotated[float, typer.Option(min=0.05, help="Between two rounds.")] = 2.0,
+    interval_s: Annotated[
+        float, typer.Option(min=0.05, help="Between two rounds, while Ready.")
+    ] = 2.0,
     timeout_s: Annotated[float, typer.Option(min=0.05, help="Of one probe.")] = 2.0,
     rollout: Annotated[
         str | None,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from inference_plugin.prober_decision import Probe
 
 _log = structlog.get_logger(__name__)
+_WAITING_INTERVAL_S: Final = 0.5
+"""Between rounds while not ready: a release waits for this, and only then."""
 _STATES: Final = (*Answer, "unprobed")
 
 
@@ -136,6 +138,7 @@ async def _probe_forever(
         async with PoolWatch(kube, **watch) as pool:
             while True:
                 await prober.round(await pool.view())
-                await asyncio.sleep(interval_s)
+                ready = prober.decision.ready
+                await asyncio.sleep(interval_s if ready else min(interval_s, _WAITING_INTERVAL_S))
     finally:
         await kube.close()

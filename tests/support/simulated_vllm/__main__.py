@@ -35,7 +35,9 @@ async def serve(settings: Settings) -> None:
         access_log=None,
         handler_cancellation=True,
         shutdown_timeout=settings.shutdown_timeout_s,
-        keepalive_timeout=75,
+        # Longer than Envoy keeps an idle connection (1 h): a server that closes first resets
+        # the request that is just being sent on it.
+        keepalive_timeout=3700,
     )
     await runner.setup()
     try:
