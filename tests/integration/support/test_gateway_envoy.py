@@ -12,7 +12,8 @@ import pytest_asyncio
 from scipy import stats
 
 from support.gateway import samples
-from support.gateway.rig import PICKER_PORT, UPSTREAM_PORT, Rig, picker, upstream
+from support.gateway.peers import PICKER_PORT, UPSTREAM_PORT, picker, upstream
+from support.gateway.rig import Rig
 from support.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -284,6 +285,15 @@ async def test_a_refused_configuration_leaves_the_old_one_and_is_not_accepted(ri
         _, served = await rig.apply(bad, *objects)
         assert served == set()
         assert (await rig.post())[0] == 200
+        # A gateway beside it is served all the same, and what is mended is taken.
+        beside = samples.gateway("other")
+        healthy = samples.route(
+            rule(samples.pool_ref("a")), name="x", parentRefs=[{"name": "other"}]
+        )
+        _, served = await rig.apply(bad, beside, healthy, *objects)
+        assert served == {"demo/other/8080"}
+        _, served = await rig.apply(samples.route(rule(samples.pool_ref("a"))), *objects)
+        assert served == SERVED
 
 
 async def test_the_access_log_names_route_cluster_and_pod(rig: Rig) -> None:

@@ -10,11 +10,16 @@ taken the configuration they speak of.
     attachment    which route is attached to which listener, by which host names
     backends      backendRefs -> upstream clusters and ready endpoints, or why not
     matches       a rule's matches and filters -> Envoy's, with their precedence
-    resources     Envoy resources as dictionaries: listener, cluster, ext_proc, endpoints
+    resources     Envoy's listeners, filters and per-route settings
+    upstreams     Envoy's clusters and endpoints
     routing       attached routes -> one route configuration per listener port
+    conditions    what is true of each object once Envoy serves the snapshot
     statuses      desired conditions -> the status to write, or nothing
     translate     a snapshot -> resources + statuses (pure)
     xds           the files that Envoy watches
     admin         what Envoy says it has taken
-    controller    watches, order of writes, statuses
+    delivery      files and waiting, in an order that loses no request
+    controller    watches and status writes
+
+``rig``, ``peers`` and ``samples`` serve the tests: a real Envoy without a cluster.
 """

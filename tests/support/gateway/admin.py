@@ -79,11 +79,15 @@ class EnvoyAdmin:
                 f"{error or type(error).__name__}; is Envoy running? its log is in logs/envoy.log"
             ) from error
 
-    async def wait_taken(self, wanted: Versions, timeout_s: float) -> Taken:
+    async def wait_taken(
+        self, wanted: Versions, timeout_s: float, *, stuck: Versions | None = None
+    ) -> Taken:
         """Wait until each subscription has the wanted version in force or has refused one.
 
-        A refusal is a counter that has grown since the last call. Raises EnvoyUnreachable.
+        A refusal is a counter that has grown since the last call. Versions in ``stuck`` are
+        looked at, but not waited for. Raises EnvoyUnreachable.
         """
+        hopeless = {name for name, version in (stuck or {}).items() if wanted.get(name) == version}
         before = self._seen
         deadline = asyncio.get_running_loop().time() + timeout_s
         delay_s = _FIRST_POLL_S
@@ -96,7 +100,7 @@ class EnvoyAdmin:
                 if _refused(current, name) > _refused(before, name)
             }
             pending = wanted.keys() - taken - refused
-            if not pending or asyncio.get_running_loop().time() >= deadline:
+            if pending <= hopeless or asyncio.get_running_loop().time() >= deadline:
                 self._seen = current
                 return Taken(
                     taken=frozenset(taken),

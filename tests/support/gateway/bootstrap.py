@@ -5,12 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from support.gateway.resources import (
-    NO_BACKEND_CLUSTER,
-    NO_PICKER_CLUSTER,
-    file_source,
-    static_cluster,
-)
+from support.gateway.resources import NO_BACKEND_CLUSTER, NO_PICKER_CLUSTER, file_source
+from support.gateway.upstreams import static_cluster
 
 if TYPE_CHECKING:
     from pathlib import Path

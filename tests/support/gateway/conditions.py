@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def class_statuses(snapshot: Snapshot) -> Iterable[Desired]:
+    """Accepted, for each class of ours."""
     for found in snapshot.classes.values():
         if found["spec"].get("controllerName") == CONTROLLER_NAME:
             accepted = condition("Accepted", generation_of(found), ok=True, reason="Accepted")
@@ -34,6 +35,7 @@ def class_statuses(snapshot: Snapshot) -> Iterable[Desired]:
 def gateway_status(
     gateway: Object, addresses: Mapping[Key, str], found: Sequence[ParentOutcome]
 ) -> Desired:
+    """Address, Accepted and Programmed of a gateway, and what is true of its listeners."""
     key, generation = key_of(gateway), generation_of(gateway)
     address = addresses.get(key)
     listeners = gateway["spec"].get("listeners") or ()
@@ -96,6 +98,7 @@ def _listener_status(listener: Object, generation: int, attached: Sequence[Attac
 def route_statuses(
     snapshot: Snapshot, found: Sequence[ParentOutcome], resolved: Mapping[Key, Resolved]
 ) -> Iterable[Desired]:
+    """Our parents of every route that has or had one: Accepted and ResolvedRefs."""
     by_route: dict[Key, list[ParentOutcome]] = {}
     for outcome in found:
         by_route.setdefault(key_of(outcome.route), []).append(outcome)
@@ -154,6 +157,7 @@ def _route_parent(outcome: ParentOutcome, problems: Sequence[Unresolved]) -> Obj
 
 
 def pool_statuses(snapshot: Snapshot, found: Sequence[ParentOutcome]) -> Iterable[Desired]:
+    """The gateways through which each pool is served: Accepted and ResolvedRefs."""
     users: dict[tuple[str, str, str], dict[Key, set[str]]] = {}
     for outcome in found:
         if not outcome.accepted:

@@ -1,4 +1,4 @@
-"""Envoy resources as dictionaries in proto3 JSON form, each a function of what it depends on."""
+"""Envoy's listeners, filters and per-route settings, as dictionaries in proto3 JSON form."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from pathlib import PurePath
 
-    from support.gateway.backends import Backend, Upstream
+    from support.gateway.backends import Backend
 
 Resource = dict[str, Any]
 
 DESTINATION: Final = "x-gateway-destination-endpoint"
 """Header and ``envoy.lb`` metadata key by which a picker names endpoints (GIE proposal 004)."""
 SERVED: Final = f"{DESTINATION}-served"
+"""``envoy.lb`` metadata key of the endpoint that really served, after fallback and retries."""
 EXT_PROC: Final = "envoy.filters.http.ext_proc"
 FAULT: Final = "envoy.filters.http.fault"
 NO_PICKER_CLUSTER: Final = "no-picker"
@@ -21,7 +22,7 @@ NO_BACKEND_CLUSTER: Final = "no-backend"
 BUFFER_BYTES: Final = 20 * 1024 * 1024
 """Largest request body that a picker can read; Envoy answers 413 above it."""
 PICKER_TIMEOUT: Final = "5s"
-_TYPE: Final = "type.googleapis.com/envoy."
+TYPE: Final = "type.googleapis.com/envoy."
 
 RETRY_POLICY: Final[Resource] = {
     # A pod that goes away leaves the endpoints at once, yet a request may already be on its way:
@@ -36,7 +37,7 @@ RETRY_POLICY: Final[Resource] = {
         {
             "name": "envoy.retry_host_predicates.previous_hosts",
             "typed_config": {
-                "@type": f"{_TYPE}extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                "@type": f"{TYPE}extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
             },
         }
     ],
@@ -53,7 +54,7 @@ def listener(
     It changes with its address only, never with routes: a changed listener drains connections.
     """
     manager = {
-        "@type": f"{_TYPE}extensions.filters.network.http_connection_manager.v3"
+        "@type": f"{TYPE}extensions.filters.network.http_connection_manager.v3"
         ".HttpConnectionManager",
         "stat_prefix": name.replace("/", "_"),
         "rds": {"route_config_name": route_config, "config_source": file_source(routes)},
@@ -65,7 +66,7 @@ def listener(
             {
                 "name": "envoy.http.early_header_mutation.header_mutation",
                 "typed_config": {
-                    "@type": f"{_TYPE}extensions.http.early_header_mutation.header_mutation.v3"
+                    "@type": f"{TYPE}extensions.http.early_header_mutation.header_mutation.v3"
                     ".HeaderMutation",
                     # A client must not choose a pod past the picker.
                     "mutations": [{"remove": DESTINATION}],
@@ -76,9 +77,9 @@ def listener(
         "access_log": [_access_log(access_log)],
     }
     return {
-        "@type": f"{_TYPE}config.listener.v3.Listener",
+        "@type": f"{TYPE}config.listener.v3.Listener",
         "name": name,
-        "address": _address(address, port),
+        "address": address_of(address, port),
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "filter_chains": [
             {
@@ -93,66 +94,6 @@ def listener(
     }
 
 
-def cluster(upstream: Upstream, endpoints: PurePath) -> Resource:
-    """A cluster whose endpoints come from the file ``endpoints``.
-
-    It does not change with its endpoints: a changed cluster starts with new connections.
-    """
-    found: Resource = {
-        "@type": f"{_TYPE}config.cluster.v3.Cluster",
-        "name": upstream.name,
-        "type": "EDS",
-        "eds_cluster_config": {"eds_config": file_source(endpoints)},
-        "connect_timeout": "1s",
-        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
-        # Envoy's default panic mode would send requests to pods known to be bad.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
-        # The defaults, 1024 each, turn a queue of slow completions into 503s.
-        "circuit_breakers": {
-            "thresholds": [
-                {
-                    "max_connections": 100_000,
-                    "max_pending_requests": 100_000,
-                    "max_requests": 100_000,
-                    "max_retries": 100_000,
-                }
-            ]
-        },
-        "load_balancing_policy": {"policies": [_round_robin()]},
-    }
-    if upstream.picked:
-        found["load_balancing_policy"] = {"policies": [_override_host()]}
-    protocol: Resource = (
-        {"http2_protocol_options": {}} if upstream.http2 else {"http_protocol_options": {}}
-    )
-    options = f"{_TYPE}extensions.upstreams.http.v3.HttpProtocolOptions"
-    found["typed_extension_protocol_options"] = {
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": options,
-            "explicit_http_config": protocol,
-        }
-    }
-    return found
-
-
-def endpoints(upstream: Upstream) -> Resource:
-    """The endpoints of a cluster; an empty list answers 503."""
-    return {
-        "@type": f"{_TYPE}config.endpoint.v3.ClusterLoadAssignment",
-        "cluster_name": upstream.name,
-        "endpoints": [
-            {
-                "lb_endpoints": [
-                    {"endpoint": {"address": _address(address, port)}}
-                    for address, port in upstream.endpoints
-                ]
-            }
-        ]
-        if upstream.endpoints
-        else [],
-    }
-
-
 def picker_override(backend: Backend) -> Resource:
     """``typed_per_filter_config`` of a weighted cluster: its own picker, or none.
 
@@ -163,7 +104,7 @@ def picker_override(backend: Backend) -> Resource:
         return {}
     return {
         EXT_PROC: {
-            "@type": f"{_TYPE}extensions.filters.http.ext_proc.v3.ExtProcPerRoute",
+            "@type": f"{TYPE}extensions.filters.http.ext_proc.v3.ExtProcPerRoute",
             "overrides": {
                 "grpc_service": {
                     "envoy_grpc": {"cluster_name": backend.picker.name},
@@ -179,22 +120,12 @@ def abort(status: int) -> Resource:
     """``typed_per_filter_config`` that answers every request with this status."""
     return {
         FAULT: {
-            "@type": f"{_TYPE}extensions.filters.http.fault.v3.HTTPFault",
+            "@type": f"{TYPE}extensions.filters.http.fault.v3.HTTPFault",
             "abort": {
                 "http_status": status,
                 "percentage": {"numerator": 100, "denominator": "HUNDRED"},
             },
         }
-    }
-
-
-def static_cluster(name: str) -> Resource:
-    """A cluster without endpoints, for the bootstrap."""
-    return {
-        "name": name,
-        "type": "STATIC",
-        "load_assignment": {"cluster_name": name, "endpoints": []},
-        "connect_timeout": "1s",
     }
 
 
@@ -218,7 +149,7 @@ def _ext_proc_filter() -> Resource:
         "name": EXT_PROC,
         "disabled": True,
         "typed_config": {
-            "@type": f"{_TYPE}extensions.filters.http.ext_proc.v3.ExternalProcessor",
+            "@type": f"{TYPE}extensions.filters.http.ext_proc.v3.ExternalProcessor",
             "grpc_service": {
                 "envoy_grpc": {"cluster_name": NO_PICKER_CLUSTER},
                 "timeout": PICKER_TIMEOUT,
@@ -249,47 +180,19 @@ def _fault_filter() -> Resource:
     return {
         "name": FAULT,
         "disabled": True,
-        "typed_config": {"@type": f"{_TYPE}extensions.filters.http.fault.v3.HTTPFault"},
+        "typed_config": {"@type": f"{TYPE}extensions.filters.http.fault.v3.HTTPFault"},
     }
 
 
 def _router_filter() -> Resource:
     return {
         "name": "envoy.filters.http.router",
-        "typed_config": {"@type": f"{_TYPE}extensions.filters.http.router.v3.Router"},
+        "typed_config": {"@type": f"{TYPE}extensions.filters.http.router.v3.Router"},
     }
 
 
-def _round_robin() -> Resource:
-    return _policy("round_robin", "RoundRobin")
-
-
-def _override_host() -> Resource:
-    """The picker's endpoint by header or metadata, and round robin when it is not usable."""
-    policy = _policy("override_host", "OverrideHost")
-    policy["typed_extension_config"]["typed_config"] |= {
-        "override_host_sources": [
-            {"header": DESTINATION},
-            {"metadata": {"key": "envoy.lb", "path": [{"key": DESTINATION}]}},
-        ],
-        "selected_host_key": {"key": "envoy.lb", "path": [{"key": SERVED}]},
-        "fallback_policy": {"policies": [_round_robin()]},
-    }
-    return policy
-
-
-def _policy(name: str, message: str) -> Resource:
-    return {
-        "typed_extension_config": {
-            "name": f"envoy.load_balancing_policies.{name}",
-            "typed_config": {
-                "@type": f"{_TYPE}extensions.load_balancing_policies.{name}.v3.{message}"
-            },
-        }
-    }
-
-
-def _address(address: str, port: int) -> Resource:
+def address_of(address: str, port: int) -> Resource:
+    """A socket address."""
     return {"socket_address": {"address": address, "port_value": port}}
 
 
@@ -297,7 +200,7 @@ def _access_log(path: PurePath) -> Resource:
     return {
         "name": "envoy.access_loggers.file",
         "typed_config": {
-            "@type": f"{_TYPE}extensions.access_loggers.file.v3.FileAccessLog",
+            "@type": f"{TYPE}extensions.access_loggers.file.v3.FileAccessLog",
             "path": str(path),
             "log_format": {
                 "json_format": {

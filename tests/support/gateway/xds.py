@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from support.gateway import resources
+from support.gateway import resources, upstreams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,7 +66,7 @@ class XdsFiles:
         wanted = translation.upstreams
         for name, upstream in wanted.items():
             path = self.layout.endpoints(name)
-            version = _put(path, [resources.endpoints(upstream)])
+            version = _put(path, [upstreams.endpoints(upstream)])
             if name not in self._clusters:
                 fresh[endpoints_stat(name)] = version
         for name in self._clusters:
@@ -77,7 +77,7 @@ class XdsFiles:
         gone = [name for name, deadline in self._leaving.items() if deadline <= now]
         kept = {name: found for name, found in self._clusters.items() if name not in gone}
         self._clusters = kept | {
-            name: resources.cluster(upstream, self.layout.endpoints(name))
+            name: upstreams.cluster(upstream, self.layout.endpoints(name))
             for name, upstream in wanted.items()
         }
         version = _put(
