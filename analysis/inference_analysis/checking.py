@@ -1,0 +1,148 @@
+"""Reading a cells file: every problem with its JSON path."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from inference_analysis.errors import InputError
+from inference_analysis.observations import Arm
+from inference_analysis.schema import CellsDocument
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inference_analysis.schema import HistogramDocument, PodDocument
+
+
+def parse(content: bytes | str) -> CellsDocument:
+    """The file's content, checked.
+
+    Raises InputError with one ``JSON path: problem`` for each thing that is wrong.
+    """
+    try:
+        document = CellsDocument.model_validate_json(content)
+    except ValidationError as error:
+        raise InputError(*(_problem(e["loc"], e["msg"]) for e in error.errors())) from error
+    problems = [*_grid_problems(document), *_pod_problems(document), *_prompt_problems(document)]
+    if problems:
+        raise InputError(*problems)
+    return document
+
+
+def _problem(location: Sequence[int | str], message: str) -> str:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return f"{path.lstrip('.') or '(file)'}: {message}"
+
+
+def _grid_problems(document: CellsDocument) -> list[str]:
+    windows = document.windows
+    if not windows.start:
+        return ["windows.start: empty. Collect at least one window"]
+    if len(windows.start) != len(windows.seconds):
+        return [f"windows.seconds: {len(windows.seconds)} values for {len(windows.start)} windows"]
+    problems = []
+    for i in range(1, len(windows.start)):
+        end = windows.start[i - 1] + windows.seconds[i - 1]
+        if windows.start[i] < end - 1e-6:
+            problems.append(
+                f"windows.start[{i}]: {windows.start[i]:g} lies before the end {end:g} of the "
+                "window before it. Windows ascend and do not overlap; is a clock wrong?"
+            )
+    return problems
+
+
+def _pod_problems(document: CellsDocument) -> list[str]:
+    problems = []
+    rollout = document.rollout
+    if rollout.canary_hash and rollout.canary_hash == rollout.stable_hash:
+        problems.append(
+            f"rollout.canaryHash: equals stableHash {rollout.stable_hash!r}, so both arms are the "
+            "same pods. Check the AnalysisTemplate's podTemplateHashValue args"
+        )
+    arms = {pod.arm for pod in document.pods}
+    if document.pods or not document.prompts:
+        problems += [
+            f"pods: none of arm {arm.value!r} among {len(document.pods)}. Check the pods' labels"
+            for arm in Arm
+            if arm not in arms
+        ]
+    seen: dict[str, int] = {}
+    for i, pod in enumerate(document.pods):
+        if pod.name in seen:
+            problems.append(f"pods[{i}].name: {pod.name!r} is also pods[{seen[pod.name]}].name")
+        seen.setdefault(pod.name, i)
+        problems += _column_problems(pod, f"pods[{i}]", len(document.windows.start))
+        for name, histogram in pod.histograms.items():
+            problems += _histogram_problems(
+                histogram, f"pods[{i}].histograms.{name}", len(document.windows.start)
+            )
+    return problems
+
+
+def _column_problems(pod: PodDocument, path: str, width: int) -> list[str]:
+    columns = {
+        "warmUp": pod.warm_up,
+        "requests": pod.requests,
+        "errors": pod.errors,
+        "running": pod.running,
+        "cacheHits": pod.cache_hits,
+        "cacheQueries": pod.cache_queries,
+    }
+    problems = [
+        f"{path}.{name}: {len(column)} values for {width} windows"
+        for name, column in columns.items()
+        if column is not None and len(column) != width
+    ]
+    if pod.errors is not None and pod.requests is None:
+        problems.append(f"{path}.errors: given without requests. Add the requests")
+    if problems or pod.errors is None or pod.requests is None:
+        return problems
+    for w, (x, n) in enumerate(zip(pod.errors, pod.requests, strict=True)):
+        if x is not None and x > (n or 0):
+            problems.append(f"{path}.errors[{w}]: {x} of {n} requests. Count failed ones in both")
+    return problems
+
+
+def _histogram_problems(histogram: HistogramDocument, path: str, width: int) -> list[str]:
+    le = histogram.le
+    if not le or any(b <= a for a, b in pairwise(le)):
+        return [f"{path}.le: edges must ascend and not be empty, without +Inf (found {le})"]
+    for name, column in (("count", histogram.count), ("sum", histogram.sum)):
+        if len(column) != width:
+            return [f"{path}.{name}: {len(column)} values for {width} windows"]
+    if len(histogram.buckets) != width:
+        return [f"{path}.buckets: {len(histogram.buckets)} values for {width} windows"]
+    problems = []
+    for w, (count, total, buckets) in enumerate(
+        zip(histogram.count, histogram.sum, histogram.buckets, strict=True)
+    ):
+        if (count is None) != (buckets is None) or (count is None) != (total is None):
+            problems.append(f"{path}.count[{w}]: count, sum and buckets must be null together")
+        elif buckets is not None and len(buckets) != len(le) + 1:
+            problems.append(
+                f"{path}.buckets[{w}]: {len(buckets)} buckets for {len(le)} edges; "
+                f"{len(le) + 1} are needed, the last for what exceeds every edge"
+            )
+        elif buckets is not None and sum(buckets) != count:
+            problems.append(
+                f"{path}.buckets[{w}]: they sum to {sum(buckets)}, count is {count}. Buckets "
+                "are increments of each bucket alone, not cumulated"
+            )
+        elif count == 0 and total:
+            problems.append(f"{path}.sum[{w}]: {total:g} without any observation")
+    return problems
+
+
+def _prompt_problems(document: CellsDocument) -> list[str]:
+    seen: dict[str, int] = {}
+    problems = []
+    for i, prompt in enumerate(document.prompts):
+        if prompt.id in seen:
+            problems.append(f"prompts[{i}].id: {prompt.id!r} is also prompts[{seen[prompt.id]}].id")
+        seen.setdefault(prompt.id, i)
+    return problems

@@ -1,0 +1,142 @@
+"""What was measured: pods x windows, as arrays.
+
+Shapes: P pods, W windows, B bucket edges. ``usable`` is false where a pod was absent, warming up
+or its scrape had a gap; counts are 0 there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+class Arm(StrEnum):
+    """The two sides of the comparison (Argo's words)."""
+
+    CANARY = "canary"
+    STABLE = "stable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """One pod: the unit of every test on latency and errors."""
+
+    name: str
+    arm: Arm
+    node: str = ""
+    hardware: str = ""
+    """GPU or node class; pods are compared within one class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """One metric's increments per pod and window."""
+
+    le: FloatArray
+    """(B,) finite upper edges, ascending."""
+    count: FloatArray
+    """(P, W) observations."""
+    sum: FloatArray
+    """(P, W) sum of the observations."""
+    buckets: NDArray[np.int32]
+    """(P, W, B + 1) observations per bucket, not cumulated; the last lies above every edge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """Finished requests and how many of them failed, (P, W) each."""
+
+    total: FloatArray
+    errors: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One prompt's scores in [0, 1] on both versions; higher is better."""
+
+    id: str
+    canary: tuple[float, ...]
+    stable: tuple[float, ...]
+    topic: str = ""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observations:
+    """Everything one look sees."""
+
+    pods: tuple[Pod, ...]
+    start_s: FloatArray
+    """(W,) start of each window, seconds since the epoch."""
+    seconds: FloatArray
+    """(W,) length of each window."""
+    usable: BoolArray
+    """(P, W)."""
+    histograms: Mapping[str, Histogram] = field(default_factory=lambda: MappingProxyType({}))
+    unequal_edges: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Metrics whose pods use different bucket edges, with what differs."""
+    requests: Requests | None = None
+    running: FloatArray | None = None
+    """(P, W) mean number of requests in a pod; NaN where unknown."""
+    cache_hits: FloatArray | None = None
+    """(P, W) prompt tokens found in the prefix cache."""
+    cache_queries: FloatArray | None = None
+    """(P, W) prompt tokens looked up."""
+    prompts: tuple[Prompt, ...] = ()
+
+    @property
+    def canary(self) -> BoolArray:
+        """(P,) which pods are the canary's."""
+        return np.array([pod.arm is Arm.CANARY for pod in self.pods], dtype=np.bool_)
+
+    @property
+    def end_s(self) -> float:
+        """End of the last window, or 0 without windows."""
+        return float((self.start_s + self.seconds).max()) if self.start_s.size else 0.0
+
+    def between(self, since_s: float, until_s: float) -> Observations:
+        """The same without windows that begin before ``since_s`` or end after ``until_s``."""
+        kept = (self.start_s >= since_s) & (self.start_s + self.seconds <= until_s)
+        if kept.all():
+            return self
+        return self.windows(kept)
+
+    def windows(self, kept: BoolArray) -> Observations:
+        """The same with only some windows; ``kept`` is (W,)."""
+
+        def cut(values: FloatArray | None) -> FloatArray | None:
+            return None if values is None else values[:, kept]
+
+        return replace(
+            self,
+            start_s=self.start_s[kept],
+            seconds=self.seconds[kept],
+            usable=self.usable[:, kept],
+            histograms={
+                name: Histogram(
+                    le=h.le,
+                    count=h.count[:, kept],
+                    sum=h.sum[:, kept],
+                    buckets=h.buckets[:, kept],
+                )
+                for name, h in self.histograms.items()
+            },
+            requests=None
+            if self.requests is None
+            else Requests(total=self.requests.total[:, kept], errors=self.requests.errors[:, kept]),
+            running=cut(self.running),
+            cache_hits=cut(self.cache_hits),
+            cache_queries=cut(self.cache_queries),
+        )

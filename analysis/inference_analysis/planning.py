@@ -1,0 +1,61 @@
+"""What it would take for an undecided gate to decide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from inference_analysis.comparisons import TComparison
+    from inference_analysis.error_rates import RateComparison
+
+MOST_PODS = 64
+LONGEST = 1000.0
+"""Times the data at hand; more than this is "never"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Any one of these is enough for a canary no worse than stable to pass with 90 % power."""
+
+    data_factor: float | None = None
+    """Times the data so far, from the same pods (for quality: times the prompts)."""
+    canary_pods: int | None = None
+    stable_pods: int | None = None
+
+
+def need_of_pods(comparison: TComparison, margin: float, level: float) -> Need:
+    """Minutes or pods for (t_{1-level} + t_{.9}) * SE <= margin.
+
+    SE^2 = between * (1/m_C + 1/m_S) + (v_C / m_C + v_S / m_S) / factor. ``between`` includes
+    what varies slowly within a pod, so the time needed is rather over- than understated.
+    """
+    if comparison.mde(level) <= margin:
+        return Need()
+    wanted = margin / comparison.mde(level) * comparison.se
+    m_c, m_s = comparison.n_canary, comparison.n_stable
+    fixed = comparison.between_variance * (1.0 / m_c + 1.0 / m_s)
+    shrinking = comparison.sampling_variance / m_c + comparison.stable_sampling_variance / m_s
+    left = wanted**2 - fixed
+    factor = shrinking / left if left > 0 else np.inf
+    found = Need(data_factor=float(max(factor, 1.0)) if factor <= LONGEST else None)
+    for grow_stable in (False, True):
+        for pods in range(m_c + 1, MOST_PODS + 1):
+            stable = max(m_s, round(m_s * pods / m_c)) if grow_stable else m_s
+            variance = comparison.between_variance * (1.0 / pods + 1.0 / stable)
+            variance += comparison.sampling_variance / pods
+            variance += comparison.stable_sampling_variance / stable
+            larger = replace(
+                comparison, se=float(np.sqrt(variance)), df=comparison.df + stable - m_s
+            )
+            if larger.mde(level) <= margin:
+                return replace(found, canary_pods=pods, stable_pods=stable)
+    return found
+
+
+def need_of_data(comparison: TComparison | RateComparison, margin: float, level: float) -> Need:
+    """Times the prompts or requests for the minimum detectable effect to shrink to the margin."""
+    factor = (comparison.mde(level) / margin) ** 2
+    return Need(data_factor=float(max(factor, 1.0)) if factor <= LONGEST else None)

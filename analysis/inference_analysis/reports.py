@@ -1,0 +1,271 @@
+"""A verdict in five lines, and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from inference_analysis.comparisons import TComparison
+from inference_analysis.error_rates import RateComparison
+from inference_analysis.policies import Role, Statistic
+from inference_analysis.translating import ledger_document
+from inference_analysis.verdicts import Action, Evidence, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from inference_analysis.evaluation import Evaluation
+    from inference_analysis.planning import Need
+    from inference_analysis.schema import RolloutDocument
+    from inference_analysis.verdicts import GateResult
+
+SCHEMA: Final = "inference-rollouts.io/analysis-verdict/v1"
+_OPEN = {Outcome.UNDECIDED, Outcome.OPEN_STEP, Outcome.NO_DATA}
+
+
+def lines(evaluation: Evaluation, rollout: RolloutDocument) -> tuple[str, str, str, str, str]:
+    """Verdict, reason, gates, data, and what to do next."""
+    return (
+        _headline(evaluation, rollout),
+        "why: " + "; ".join(evaluation.decision.reasons),
+        "gates: " + " | ".join(_gate_summary(r) for r in evaluation.results),
+        _data(evaluation),
+        "next: " + _next(evaluation),
+    )
+
+
+def _headline(evaluation: Evaluation, rollout: RolloutDocument) -> str:
+    decision = evaluation.decision
+    name = "/".join(part for part in (rollout.namespace, rollout.name) if part)
+    subject = " ".join(part for part in (name, "canary", rollout.canary_hash) if part)
+    text = f"{decision.verdict.upper()}, {decision.action}: {subject}"
+    if decision.evidence is Evidence.WEAK:
+        text += f"; evidence: weak, {_blindness(evaluation)}"
+    elif decision.evidence is Evidence.STEP:
+        text += "; evidence: enough for this step"
+    return text
+
+
+def _blindness(evaluation: Evaluation) -> str:
+    """Below which worsening the open gates see nothing."""
+    primary = [r for r in evaluation.results if r.gate.role is Role.PRIMARY]
+    unseen = [r.gate.name for r in primary if r.comparison is None]
+    seen = [r for r in primary if r.outcome in _OPEN and r.comparison is not None]
+    ratios = [r.latency_mde for r in seen if _is_ratio(r)]
+    parts = []
+    if unseen:
+        parts.append(f"blind to {', '.join(unseen)}")
+    if ratios:
+        parts.append(f"blind below {_ratio(max(ratios))}")
+    parts += [f"blind below {_points(r.mde)} of {r.gate.name}" for r in seen if not _is_ratio(r)]
+    return ", ".join(parts) or "the canary carries less load"
+
+
+def _is_ratio(result: GateResult) -> bool:
+    return result.gate.statistic in {Statistic.MEAN, Statistic.TAIL}
+
+
+def _ratio(log_ratio: float) -> str:
+    if log_ratio > math.log(11.0):
+        return "+1000 %"
+    return f"{100.0 * math.expm1(log_ratio):+.1f} %"
+
+
+def _points(difference: float) -> str:
+    return f"{100.0 * difference:+.2f} points"
+
+
+def _gate_summary(result: GateResult) -> str:
+    comparison = result.comparison
+    if comparison is None:
+        return f"{result.gate.name} {result.outcome}"
+    show = _ratio if _is_ratio(result) else _points
+    return (
+        f"{result.gate.name} {result.outcome} {show(comparison.estimate)} "
+        f"[{show(result.lower)}, {show(result.upper)}] p {result.harm_p:.2g}"
+    )
+
+
+def _data(evaluation: Evaluation) -> str:
+    observations, stand = evaluation.observations, evaluation.stand
+    canary = int(observations.canary.sum())
+    requests = 0.0
+    if observations.requests is not None:
+        requests = float(np.where(observations.usable, observations.requests.total, 0.0).sum())
+    elif observations.histograms:
+        first = next(iter(observations.histograms.values()))
+        requests = float(np.where(observations.usable, first.count, 0.0).sum())
+    usable = float(observations.usable.mean()) if observations.usable.size else 0.0
+    parts = [
+        f"data: {canary} canary and {len(observations.pods) - canary} stable pods",
+        f"{observations.start_s.size} windows ({usable:.0%} of the cells usable)",
+        f"{requests:,.0f} requests",
+    ]
+    if observations.prompts:
+        parts.append(f"{len(observations.prompts)} prompts")
+    look = stand.look
+    replayed = ", replayed" if stand.replayed else ""
+    parts.append(
+        f"{look.kind} look at {look.fraction:.0%} of epoch {stand.segment.epoch}{replayed}"
+    )
+    return ", ".join(parts) + "".join(f"; {f.text}" for f in evaluation.findings)
+
+
+def _next(evaluation: Evaluation) -> str:
+    decision = evaluation.decision
+    if decision.action is Action.ABORT:
+        return "roll back, remove the cause, retry; the retry opens a new epoch"
+    needs = [
+        f"{r.gate.name}: {_need(r, evaluation)}"
+        for r in evaluation.results
+        if r.outcome in _OPEN and r.need is not None and r.gate.role is Role.PRIMARY
+    ]
+    if needs:
+        return "; ".join(needs)
+    if decision.action is Action.PAUSE:
+        return "remove what blocks the comparison, then look again"
+    if decision.evidence is Evidence.WEAK:
+        return "wait for traffic on both versions, then look again"
+    return "nothing is needed"
+
+
+def _need(result: GateResult, evaluation: Evaluation) -> str:
+    need = result.need
+    if need is None or need == type(need)():
+        return "decidable with these data"
+    ways = []
+    if need.data_factor is not None and need.data_factor > 1.0:
+        if result.gate.statistic is Statistic.SCORE:
+            ways.append(f"{math.ceil(need.data_factor * result_units(result))} prompts")
+        else:
+            observed = float(evaluation.observations.seconds.sum()) / 60.0
+            ways.append(f"{math.ceil((need.data_factor - 1.0) * observed)} more minutes")
+    if need.canary_pods is not None and need.stable_pods is not None:
+        stable = f" and {need.stable_pods} stable" if _more_stable(result, need) else ""
+        ways.append(f"{need.canary_pods} canary{stable} pods")
+    if not ways:
+        return "decidable with these data" if need.data_factor else "a wider margin or history"
+    return " or ".join(ways)
+
+
+def _more_stable(result: GateResult, need: Need) -> bool:
+    return result.comparison is not None and need.stable_pods != result.comparison.n_stable
+
+
+def result_units(result: GateResult) -> int:
+    """Units of the canary that took part."""
+    return 0 if result.comparison is None else result.comparison.n_canary
+
+
+def document(evaluation: Evaluation, rollout: RolloutDocument) -> dict[str, Any]:
+    """The verdict as JSON values."""
+    decision, stand = evaluation.decision, evaluation.stand
+    observations = evaluation.observations
+    return {
+        "schema": SCHEMA,
+        "rollout": rollout.model_dump(mode="json", by_alias=True),
+        "verdict": decision.verdict.value,
+        "action": decision.action.value,
+        "evidence": decision.evidence.value,
+        "reasons": list(decision.reasons),
+        "lines": list(lines(evaluation, rollout)),
+        "mode": evaluation.policy.mode.value,
+        "look": {
+            "id": stand.look.id,
+            "kind": stand.look.kind.value,
+            "fraction": stand.look.fraction,
+            "epoch": stand.segment.epoch,
+            "until": stand.look.until_s,
+            "replayed": stand.replayed,
+            "mayPass": stand.may_pass,
+            "passLevel": stand.pass_level,
+        },
+        "gates": [_gate(result) for result in evaluation.results],
+        "grossHarm": [
+            {
+                "check": check.check,
+                "fired": check.fired,
+                "observed": check.observed,
+                "threshold": check.threshold,
+                "p": check.p,
+                "text": check.text,
+            }
+            for check in evaluation.gross
+        ],
+        "findings": [
+            {"code": f.code, "weight": f.weight.value, "text": f.text} for f in evaluation.findings
+        ],
+        "data": {
+            "canaryPods": int(observations.canary.sum()),
+            "stablePods": int((~observations.canary).sum()),
+            "windows": int(observations.start_s.size),
+            "usableCells": int(observations.usable.sum()),
+            "cells": int(observations.usable.size),
+            "prompts": len(observations.prompts),
+        },
+        "ledger": ledger_document(evaluation.ledger),
+    }
+
+
+def _gate(result: GateResult) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": result.gate.name,
+        "metric": result.gate.metric,
+        "statistic": result.gate.statistic.value,
+        "role": result.gate.role.value,
+        "outcome": result.outcome.value,
+        "reason": result.reason,
+        "margin": result.gate.margin,
+        "harmMargin": result.gate.harm_margin,
+    }
+    comparison = result.comparison
+    if comparison is None:
+        return found
+    found |= {
+        "scale": "log ratio" if _is_ratio(result) else "difference",
+        "estimate": comparison.estimate,
+        "lower": result.lower,
+        "upper": result.upper,
+        "stepUpper": result.step_upper,
+        "marginOnScale": result.margin,
+        "p": result.harm_p,
+        "level": result.fail_level,
+        "minimumDetectableEffect": result.mde,
+        "unit": comparison.unit,
+        "canaryUnits": comparison.n_canary,
+        "stableUnits": comparison.n_stable,
+        "method": comparison.method,
+    }
+    if isinstance(comparison, TComparison):
+        found |= {"standardError": comparison.se, "degreesOfFreedom": comparison.df}
+    if isinstance(comparison, RateComparison):
+        found |= {"dispersion": comparison.dispersion, "degreesOfFreedom": comparison.df}
+    if result.details:
+        found["details"] = dict(result.details)
+    if result.need is not None:
+        found["need"] = {
+            "dataFactor": result.need.data_factor,
+            "canaryPods": result.need.canary_pods,
+            "stablePods": result.need.stable_pods,
+        }
+    return found
+
+
+def rendered(document: Mapping[str, Any]) -> str:
+    """The document's text: sorted keys, twelve digits, no NaN; equal values give equal bytes."""
+    return json.dumps(_plain(document), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool | str) or value is None:
+        return value
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return float(f"{value:.12g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value]

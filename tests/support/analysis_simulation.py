@@ -1,0 +1,253 @@
+"""Simulated fleets for the analysis: every request is drawn, so buckets and sums are exact.
+
+A request's latency is log-normal around its pod's level; pods differ persistently (``pod_sd``) and
+drift (``drift_sd``, autocorrelation .8 from window to window); all pods share a time effect. This
+is the generator behind the figures in docs/statistics.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inference_analysis.observations import (
+    Arm,
+    BoolArray,
+    FloatArray,
+    Histogram,
+    Observations,
+    Pod,
+    Prompt,
+    Requests,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# vLLM V1's bucket edges (vllm/v1/metrics/loggers.py).
+ITL_EDGES = np.array(
+    [
+        *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+        *(20.0, 40.0, 80.0),
+    ]
+)
+TTFT_EDGES = np.array(
+    [
+        *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5),
+        *(10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One simulated latency."""
+
+    median_s: float = 0.2
+    sdlog: float = 0.7
+    edges: FloatArray = field(default_factory=lambda: TTFT_EDGES)
+
+
+TTFT = Metric()
+TPOT = Metric(median_s=0.03, sdlog=0.3, edges=ITL_EDGES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """What is true of the two versions. The defaults make them identical."""
+
+    canary: int = 2
+    stable: int = 8
+    windows: int = 30
+    requests: float = 20.0
+    """Per stable pod and window."""
+    canary_load: float = 1.0
+    """Requests of a canary pod per request of a stable one."""
+    ramp: tuple[int, ...] = ()
+    """Canary pods from each fifth of the run on; empty: all from the start."""
+    trend: float = 0.0
+    """Growth of everyone's latency over the run, as a share."""
+    pod_sd: float = 0.02
+    drift_sd: float = 0.05
+    pod_t_df: float = 0.0
+    """Pod effects from Student's t instead of the normal; 0: normal."""
+    time_sd: float = 0.2
+    slow_pods: tuple[int, ...] = ()
+    """Pods, canary first, that run 20 % slow whatever their version."""
+    slow_share: float = 0.0
+    """Or: each pod is 20 % slow with this probability."""
+    metrics: Mapping[str, Metric] = field(
+        default_factory=lambda: MappingProxyType({"ttft": TTFT, "tpot": TPOT})
+    )
+    slowdown: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Metric -> canary mean / stable mean."""
+    error_share: float = 0.005
+    error_ratio: float = 1.0
+    error_pod_sd: float = 0.0
+    burst_chance: float = 0.0
+    """Chance, per pod and window, that 30 % of the requests fail."""
+    prompts: int = 0
+    answers: int = 5
+    quality_loss: float = 0.0
+
+    def observe(self, rng: np.random.Generator) -> Observations:
+        """One run of this fleet."""
+        pods, width = self.canary + self.stable, self.windows
+        canary = np.arange(pods) < self.canary
+        live = np.ones((pods, width), dtype=bool)
+        for fifth, number in enumerate(self.ramp):
+            begin = round(fifth * width / len(self.ramp))
+            live[number : self.canary, begin:] = False
+            live[:number, begin:] = True
+        rate = np.where(canary, self.canary_load, 1.0)[:, None] * self.requests
+        counts = rng.poisson(rate * live).astype(np.float64)
+        time = self.time_sd * ar(rng, 1, width, 0.8) + np.log1p(
+            self.trend * np.linspace(0.0, 1.0, width)
+        )
+        slow = rng.random(pods) < self.slow_share
+        slow[list(self.slow_pods)] = True
+        histograms = {}
+        for name, metric in self.metrics.items():
+            ratio = np.where(canary, self.slowdown.get(name, 1.0), 1.0)
+            level = np.log(ratio * np.where(slow, 1.2, 1.0)) + self.pod_sd * self._pods(rng, pods)
+            log_mean = level[:, None] + self.drift_sd * ar(rng, pods, width, 0.8) + time
+            histograms[name] = drawn(rng, metric, counts, log_mean)
+        share = self.error_share * np.exp(self.error_pod_sd * rng.standard_normal(pods))
+        share = share * np.where(canary, self.error_ratio, 1.0)
+        chance = np.broadcast_to(share[:, None], counts.shape)
+        chance = np.where(rng.random(counts.shape) < self.burst_chance, 0.3, chance)
+        errors = rng.binomial(counts.astype(np.int64), np.minimum(chance, 1.0))
+        return Observations(
+            pods=tuple(
+                Pod(
+                    name=f"canary-{i}" if c else f"stable-{i - self.canary}",
+                    arm=Arm.CANARY if c else Arm.STABLE,
+                    node=f"node-{i}",
+                )
+                for i, c in enumerate(canary)
+            ),
+            start_s=60.0 * np.arange(width, dtype=np.float64),
+            seconds=np.full(width, 60.0),
+            usable=live,
+            histograms=histograms,
+            requests=Requests(total=counts, errors=errors.astype(np.float64)),
+            prompts=self._prompts(rng),
+        )
+
+    def _pods(self, rng: np.random.Generator, pods: int) -> FloatArray:
+        if self.pod_t_df:
+            df = self.pod_t_df
+            effect: FloatArray = rng.standard_t(df, pods) / np.sqrt(df / (df - 2.0))
+            return effect
+        return rng.standard_normal(pods)
+
+    def _prompts(self, rng: np.random.Generator) -> tuple[Prompt, ...]:
+        """Right or wrong answers; each version is better at some prompts than at others."""
+        base = rng.beta(3.0, 1.05, self.prompts)
+        shift = rng.normal(0.0, 0.1, (2, self.prompts))
+        canary = np.clip(base + shift[0] - self.quality_loss, 0.0, 1.0)
+        stable = np.clip(base + shift[1], 0.0, 1.0)
+        scores = [rng.random((self.prompts, self.answers)) < p[:, None] for p in (canary, stable)]
+        return tuple(
+            Prompt(
+                id=f"p{i}",
+                canary=tuple(scores[0][i].astype(float)),
+                stable=tuple(scores[1][i].astype(float)),
+            )
+            for i in range(self.prompts)
+        )
+
+
+def ar(rng: np.random.Generator, rows: int, width: int, rho: float) -> FloatArray:
+    """(rows, width) stationary first-order autoregression with unit variance."""
+    noise = rng.standard_normal((rows, width))
+    noise[:, 1:] *= np.sqrt(1.0 - rho**2)
+    for column in range(1, width):
+        noise[:, column] += rho * noise[:, column - 1]
+    return noise
+
+
+def drawn(
+    rng: np.random.Generator, metric: Metric, counts: FloatArray, log_mean: FloatArray
+) -> Histogram:
+    """Every request's latency, summed and put into buckets."""
+    per_cell = counts.astype(np.int64).ravel()
+    cell = np.repeat(np.arange(per_cell.size), per_cell)
+    values = np.exp(metric.sdlog * rng.standard_normal(cell.size))
+    values *= metric.median_s * np.exp(log_mean.ravel())[cell]
+    width = len(metric.edges) + 1
+    bucket = np.searchsorted(metric.edges, values, side="left")
+    buckets = np.bincount(cell * width + bucket, minlength=per_cell.size * width)
+    total = np.bincount(cell, weights=values, minlength=per_cell.size).astype(np.float64)
+    return Histogram(
+        le=metric.edges,
+        count=counts,
+        sum=total.reshape(counts.shape),
+        buckets=buckets.reshape(*counts.shape, width).astype(np.int32),
+    )
+
+
+def cells(
+    observations: Observations,
+    *,
+    look: Mapping[str, object] | None = None,
+    policy: Mapping[str, object] | None = None,
+    ledger: object = None,
+) -> dict[str, object]:
+    """The observations as a cells file's content."""
+    pods = []
+    for i, pod in enumerate(observations.pods):
+        usable = observations.usable[i]
+
+        def column(values: FloatArray, usable: BoolArray = usable) -> list[float | None]:
+            return [float(v) if u else None for v, u in zip(values, usable, strict=True)]
+
+        def whole(values: FloatArray, usable: BoolArray = usable) -> list[int | None]:
+            return [int(v) if u else None for v, u in zip(values, usable, strict=True)]
+
+        entry: dict[str, object] = {
+            "name": pod.name,
+            "arm": pod.arm.value,
+            "node": pod.node,
+            "hardware": pod.hardware,
+            "histograms": {
+                name: {
+                    "le": h.le.tolist(),
+                    "count": whole(h.count[i]),
+                    "sum": column(h.sum[i]),
+                    "buckets": [
+                        b.tolist() if u else None for b, u in zip(h.buckets[i], usable, strict=True)
+                    ],
+                }
+                for name, h in observations.histograms.items()
+            },
+        }
+        if observations.requests is not None:
+            entry["requests"] = whole(observations.requests.total[i])
+            entry["errors"] = whole(observations.requests.errors[i])
+        pods.append(entry)
+    return {
+        "schema": "inference-rollouts.io/analysis-cells/v1",
+        "rollout": {"namespace": "llm", "name": "chat", "canaryHash": "6d5f", "stableHash": "9c1b"},
+        "look": {"id": "run-1", "fraction": 1.0, **(look or {})},
+        "policy": dict(policy or {}),
+        "ledger": ledger,
+        "windows": {
+            "start": observations.start_s.tolist(),
+            "seconds": observations.seconds.tolist(),
+        },
+        "pods": pods,
+        "prompts": [
+            {
+                "id": p.id,
+                "topic": p.topic,
+                "weight": p.weight,
+                "canary": list(p.canary),
+                "stable": list(p.stable),
+            }
+            for p in observations.prompts
+        ],
+    }
