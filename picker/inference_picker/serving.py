@@ -126,7 +126,7 @@ async def serve_pool(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    kube = await Kube.connect(kubeconfig)
+    kube = await _connect(kubeconfig)
     source = ClusterSource(kube, name=pool, namespace=namespace, group=group)
 
     def is_ready() -> bool:
@@ -147,6 +147,19 @@ async def serve_pool(
             await asyncio.gather(*tasks, return_exceptions=True)
     finally:
         await kube.close()
+
+
+async def _connect(kubeconfig: str | None) -> Kube:
+    # Part of the client that `Kube.connect` imports in any case, and slow to import.
+    from kubernetes.aio.config.config_exception import ConfigException  # noqa: PLC0415
+
+    try:
+        return await Kube.connect(kubeconfig)
+    except (ConfigException, OSError) as error:
+        tried = kubeconfig or "$KUBECONFIG, ~/.kube/config and the pod's service account"
+        raise ConfigError(
+            f"no way to the API server by {tried}: {error} Name a file by --kubeconfig."
+        ) from error
 
 
 async def _until_first(stopping: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
