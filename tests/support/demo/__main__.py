@@ -9,7 +9,7 @@ from rich.console import Console
 
 from support.cluster.client import ClusterClient
 from support.demo.acts import base_model, lora
-from support.demo.view import summary
+from support.demo.view import summaries
 from support.scenario import Scenario
 
 _INTRODUCTION = """
@@ -20,7 +20,7 @@ versions of a (simulated) vLLM and between two LoRA adapters, by nothing but kub
 
 _NEXT = """
 [bold]Try it yourself[/bold]
-  make up                                     a cluster that stays; run the export lines it prints
+  make up              a cluster that stays; run the export lines it prints
   kubectl apply -f manifests/examples/base-model-canary.yaml
   kubectl argo rollouts get rollout mymodel --watch
   make down
@@ -39,7 +39,9 @@ async def play(console: Console) -> int:
             rows += await act(console, scenario)
         finally:
             await scenario.stop()
-    console.print(summary(rows))
+    console.print("\n[bold]What was set, and what was served[/bold] (with exact 95 % intervals)")
+    for table in summaries(rows):
+        console.print(table)
     failed = sum(len(row.window.failures) for row in rows)
     answers = sum(row.window.total for row in rows)
     console.print(f"{answers} answers in these steps, {failed} failed requests.")

@@ -49,6 +49,8 @@ async def base_model(console: Console, scenario: Scenario) -> list[Row]:
     )
     async with first.shown():
         await first.apply_example("base-model-canary.yaml")
+        for name in ("mymodel-a-picker", "mymodel-b-picker"):
+            await first.wait(name, scenario.until_available(name))
         await first.wait("the first version", scenario.until_healthy("mymodel", _START_S))
         await scenario.until_accepted("mymodel")
         async with Traffic(await scenario.address(), model="mymodel", rate=RATE) as traffic:
@@ -97,6 +99,8 @@ async def lora(console: Console, scenario: Scenario) -> list[Row]:
     )
     async with stage.shown():
         await stage.apply_example("lora-canary.yaml")
+        for name in ("lora", "lora-picker"):
+            await stage.wait(name, scenario.until_available(name))
         await stage.wait("the first adapter", scenario.until_healthy("travel-helper", _START_S))
         await scenario.until_accepted("lora")
         async with Traffic(await scenario.address(), model="travelhelper", rate=RATE) as traffic:

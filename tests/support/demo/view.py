@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -66,28 +67,27 @@ def panel(scene: Scene) -> Panel:
     return Panel(Group(*lines), title=scene.title, title_align="left", box=box.ROUNDED)
 
 
-def summary(rows: Sequence[Row]) -> Table:
-    """The table of all steps: weights on the object, share served with its interval, failures."""
-    table = Table(
-        box=box.SIMPLE_HEAD, title="What was set, and what was served", title_style="bold"
-    )
-    table.add_column("step")
+def summaries(rows: Sequence[Row]) -> list[Table]:
+    """One table an act: weights on the object, share served by each version, failures."""
+    return [
+        _summary(act, list(of_act)) for act, of_act in itertools.groupby(rows, key=lambda r: r.act)
+    ]
+
+
+def _summary(act: str, rows: Sequence[Row]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=act, title_style="bold", title_justify="left")
+    table.add_column("step", no_wrap=True)
     table.add_column("weights on the object")
-    table.add_column("answered by (95 % interval)")
+    for version in rows[0].versions:
+        table.add_column(f"answered by\n{version}", justify="right")
     table.add_column("answers", justify="right")
     table.add_column("failed", justify="right")
-    act = None
     for row in rows:
-        if row.act != act:
-            if act is not None:
-                table.add_section()
-            table.add_row(Text(row.act, style="bold"))
-            act = row.act
         failed = len(row.window.failures)
         table.add_row(
-            f"  {row.step}",
+            row.step,
             weights_text(row.weights),
-            _intervals(row.versions, row.window),
+            *(_interval(version, row.window) for version in row.versions),
             str(row.window.total),
             Text(str(failed), style="green" if failed == 0 else "bold red"),
         )
@@ -115,9 +115,6 @@ def _shares(versions: Sequence[str], window: Window) -> Table:
     return table
 
 
-def _intervals(versions: Sequence[str], window: Window) -> str:
-    lines = []
-    for version in versions:
-        low, high = window.interval(version)
-        lines.append(f"{version} {window.share(version):.1%} [{low:.1%} to {high:.1%}]")
-    return "\n".join(lines)
+def _interval(version: str, window: Window) -> str:
+    low, high = window.interval(version)
+    return f"{window.share(version):.1%}\n{low:.1%} to {high:.1%}"
