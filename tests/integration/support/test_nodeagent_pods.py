@@ -225,6 +225,20 @@ async def test_a_missing_config_map_is_reported_and_awaited(scenario: Scenario) 
     await until_ready(scenario, "a")
 
 
+async def test_a_missing_volume_is_reported_and_awaited(scenario: Scenario) -> None:
+    main = container("cat /etc/late/k", volumeMounts=[{"name": "v", "mountPath": "/etc/late"}])
+    volumes = [{"name": "v", "configMap": {"name": "late"}}]
+    await create(scenario, pod("a", main, volumes=volumes, restartPolicy="Never"))
+    await scenario.until_event("FailedMount", 'ConfigMap "late" not found')
+    waiting = await until(
+        scenario, "a", lambda obj: obj["status"].get("containerStatuses"), "a first status"
+    )
+    assert first(waiting)["state"]["waiting"]["reason"] == "ContainerCreating"
+    late = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late"}}
+    await scenario.apply(late | {"data": {"k": "v"}})
+    assert log(scenario, await until_phase(scenario, "a", "Succeeded")) == "v"
+
+
 async def test_an_unknown_image_says_what_to_do(scenario: Scenario) -> None:
     await create(scenario, pod("a", {"name": "m", "image": "nginx:1"}))
     event = await scenario.until_event("Failed", "nginx:1")

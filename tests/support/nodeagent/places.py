@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from inference_common.errors import KubeError
 from support.nodeagent.commands import Place
-from support.nodeagent.environment import service_variables
+from support.nodeagent.environment import ConfigError, service_variables
+from support.nodeagent.fields import FieldError
 from support.nodeagent.moments import now_utc
 from support.nodeagent.volumes import (
     TokenRequest,
@@ -20,13 +23,19 @@ from support.nodeagent.volumes import (
     volume_references,
     write_volume,
 )
+from support.nodeagent.writes import FIRST_RETRY_S, LAST_RETRY_S
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from support.nodeagent.api import PodApi, Token
 
+PodNow = Callable[[], Mapping[str, Any]]
+"""Gives the newest version of the pod."""
+Report = Callable[[str], None]
+"""Hears why volumes could not be written."""
+
+_TROUBLE: Final = (ConfigError, FieldError, KubeError, OSError)
 REFRESH_S: Final = 60.0
 """How often ConfigMap, Secret and downwardAPI volumes are brought up to date."""
 
@@ -81,11 +90,30 @@ class PodPlace:
         self._api = api
         self._tokens: dict[TokenRequest, Token] = {}
 
-    async def prepare(self, pod: Mapping[str, Any]) -> Place:
-        """Write the volumes and say where they are.
+    async def settle(self, pod: PodNow, trouble: Report) -> Place:
+        """Write the volumes, as soon as everything that they show is there; say where they are."""
+        delay_s = FIRST_RETRY_S
+        while True:
+            try:
+                return await self._prepare(pod())
+            except _TROUBLE as error:
+                if delay_s > FIRST_RETRY_S:
+                    # The first attempt often meets a namespace whose CA is still on its way.
+                    trouble(str(error))
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, LAST_RETRY_S)
 
-        Raises ConfigError for what is missing or not supported, KubeError, or OSError.
-        """
+    async def keep(self, pod: PodNow, trouble: Report) -> None:
+        """Keep the volumes up to date for as long as the pod lives."""
+        while True:
+            await self._until_refresh(pod())
+            try:
+                await self.refresh(pod())
+            except _TROUBLE as error:
+                trouble(str(error))
+                await asyncio.sleep(LAST_RETRY_S)
+
+    async def _prepare(self, pod: Mapping[str, Any]) -> Place:
         await self.refresh(pod)
         volumes = pod["spec"].get("volumes") or []
         return Place(
@@ -97,7 +125,10 @@ class PodPlace:
         )
 
     async def refresh(self, pod: Mapping[str, Any]) -> None:
-        """Bring the volumes up to date, with new tokens where 80 % of their life is over."""
+        """Bring the volumes up to date, with new tokens where 80 % of their life is over.
+
+        Raises ConfigError or FieldError for what is missing or not supported, KubeError, OSError.
+        """
         contents = await self._api.contents(pod["metadata"]["namespace"], volume_references(pod))
         for request in token_requests(pod):
             held = self._tokens.get(request)
@@ -109,7 +140,7 @@ class PodPlace:
             files = files_of(pod, volume, contents, tokens, self._allocatable)
             write_volume(volume, place_of(volume, self._directory), files)
 
-    async def until_refresh(self, pod: Mapping[str, Any]) -> None:
+    async def _until_refresh(self, pod: Mapping[str, Any]) -> None:
         """Wait until something may have to be written again; forever where nothing will."""
         delays = [
             max(1.0, (token.renew_at - now_utc()).total_seconds())

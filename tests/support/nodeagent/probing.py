@@ -117,7 +117,10 @@ async def _exec(action: Exec, target: Target) -> Answer:
     try:
         code = await process.wait()
     finally:
-        process.kill()
+        if process.running:
+            # Too late, or nobody asks any more: it is not left to end by itself.
+            process.kill()
+            await process.wait()
     if code == 0:
         return Answer(ok=True)
     tail = spec.log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip()

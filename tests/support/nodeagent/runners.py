@@ -169,6 +169,7 @@ class ContainerRunner:
             code = await process.wait()
         except asyncio.CancelledError:
             process.kill()
+            await process.wait()
             raise
         finally:
             watching.cancel()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from inference_common.errors import KubeError
 from support.nodeagent.commands import Launch, Place, launch_of
 from support.nodeagent.containers import (
     ContainerRecord,
@@ -17,8 +16,7 @@ from support.nodeagent.containers import (
     restart_policy,
     restarts_after,
 )
-from support.nodeagent.environment import ConfigError, container_references
-from support.nodeagent.fields import FieldError
+from support.nodeagent.environment import container_references
 from support.nodeagent.groups import RunnerGroup
 from support.nodeagent.images import is_noop
 from support.nodeagent.moments import moment_of, now_utc
@@ -27,7 +25,7 @@ from support.nodeagent.places import Cluster, PodPlace, pod_directory
 from support.nodeagent.recovery import restored_records
 from support.nodeagent.runners import ContainerRunner, RunnerSettings
 from support.nodeagent.statuses import pod_status
-from support.nodeagent.writes import FIRST_RETRY_S, LAST_RETRY_S, PodWrites
+from support.nodeagent.writes import LAST_RETRY_S, PodWrites
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from support.nodeagent.probing import Prober
 
 _log = structlog.get_logger(__name__)
-_TROUBLE = (ConfigError, FieldError, KubeError, OSError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +68,8 @@ class PodWorker:
         self._deleted = asyncio.Event()
         init = pod["spec"].get("initContainers") or []
         self._runners = RunnerGroup([one["name"] for one in init if is_sidecar(one)])
-        self._directory = pod_directory(host.root, pod)
-        self._volumes = PodPlace(self._directory, host.cluster, host.allocatable, host.api)
+        directory = pod_directory(host.root, pod)
+        self._volumes = PodPlace(directory, host.cluster, host.allocatable, host.api)
         self._place: Place | None = None
         self._placing = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
@@ -147,7 +144,10 @@ class PodWorker:
     async def launch(self, container: Mapping[str, Any]) -> Launch:
         """What to run in this container now."""
         async with self._placing:
-            place = self._place = self._place or await self._prepare()
+            if self._place is None:
+                self._place = await self._volumes.settle(lambda: self.pod, self._volume_trouble)
+                self._spawn(self._volumes.keep(lambda: self.pod, self._volume_trouble))
+            place = self._place
         references = container_references(container)
         namespace = self._pod["metadata"]["namespace"]
         contents = await self._host.api.contents(namespace, references)
@@ -224,31 +224,9 @@ class PodWorker:
         policy = restart_policy(self._pod, container, init=False)
         return isinstance(state, Terminated) and not restarts_after(policy, state.exit_code)
 
-    async def _prepare(self) -> Place:
-        """The pod's volumes, as soon as everything that they show is there."""
-        delay_s = FIRST_RETRY_S
-        while True:
-            try:
-                place = await self._volumes.prepare(self.pod)
-            except _TROUBLE as error:
-                if delay_s > FIRST_RETRY_S:
-                    # The first attempt often meets a namespace whose CA is still on its way.
-                    self.event("Warning", "FailedMount", str(error), "")
-                    self._writes.touch()
-            else:
-                self._spawn(self._keep_fresh())
-                return place
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, LAST_RETRY_S)
-
-    async def _keep_fresh(self) -> None:
-        while True:
-            await self._volumes.until_refresh(self._pod)
-            try:
-                await self._volumes.refresh(self.pod)
-            except _TROUBLE as error:
-                self.event("Warning", "FailedMount", str(error), "")
-                await asyncio.sleep(LAST_RETRY_S)
+    def _volume_trouble(self, message: str) -> None:
+        self.event("Warning", "FailedMount", message, "")
+        self._writes.touch()
 
     async def _enforce_deadline(self, life: asyncio.Task[None]) -> None:
         """End the containers when the pod outlives activeDeadlineSeconds."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import ipaddress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from support.nodeagent.addresses import Addresses
+from support.nodeagent.api import PodApi, Token
 from support.nodeagent.environment import ConfigError, Contents, Reference
-from support.nodeagent.moments import now_utc
+from support.nodeagent.moments import now_utc, text_of
 from support.nodeagent.nodes import lease_object, node_object, node_status
-from support.nodeagent.places import Cluster, kubeconfig
+from support.nodeagent.places import Cluster, PodPlace, kubeconfig
 from support.nodeagent.probes import (
     Exec,
     Grpc,
@@ -37,6 +39,9 @@ from support.nodeagent.volumes import (
     volume_references,
     write_volume,
 )
+
+if TYPE_CHECKING:
+    from inference_common.kube import Kube
 
 NETWORK = "127.77.0.0/16"
 
@@ -302,6 +307,51 @@ def test_a_host_path_is_used_in_place_and_checked(tmp_path: Path) -> None:
     write_volume(here, tmp_path, None)
     with pytest.raises(ConfigError, match="not a directory"):
         write_volume(here, tmp_path / "absent", None)
+
+
+class Api:
+    """Gives out numbered tokens that live as long as the test says."""
+
+    def __init__(self, life_s: float) -> None:
+        self.tokens = 0
+        self._life = dt.timedelta(seconds=life_s)
+
+    async def contents(self, _namespace: str, references: set[Reference]) -> Contents:
+        return {reference: {"ca.crt": b"CA"} for reference in references}
+
+    async def token(self, _pod: object, _request: TokenRequest) -> Token:
+        self.tokens += 1
+        return Token(text=f"T{self.tokens}", renew_at=now_utc() + self._life)
+
+
+@pytest.mark.parametrize(("life_s", "token"), [(3600, b"T1"), (-1, b"T3")])
+async def test_a_token_is_renewed_when_its_time_has_come(
+    tmp_path: Path, life_s: float, token: bytes
+) -> None:
+    cluster = Cluster(host="127.77.0.1", port=6443, ca_file=Path("/ca.crt"))
+    volumes = PodPlace(tmp_path, cluster, {}, cast("PodApi", Api(life_s)))
+    given_pod = pod(volumes=[ACCESS])
+    place = await volumes.settle(lambda: given_pod, pytest.fail)
+    await volumes.refresh(given_pod)
+    await volumes.refresh(given_pod)
+    written = place.volumes["kube-api-access"] / "token"
+    assert written.read_bytes() == token
+    assert written.stat().st_mode & 0o077 == 0, "nobody else reads a token"
+    volumes.remove()
+    assert not written.exists()
+
+
+async def test_a_token_is_asked_for_again_at_four_fifths_of_its_life() -> None:
+    """KEP-1205: a kubelet renews a bound token at 80 % of its life."""
+    begin = now_utc()
+
+    class Server:
+        async def create(self, *_: object, **__: object) -> dict[str, Any]:
+            until = begin + dt.timedelta(seconds=1000)
+            return {"status": {"token": "T", "expirationTimestamp": text_of(until)}}
+
+    token = await PodApi(cast("Kube", Server())).token(pod(), TokenRequest("", 1000))
+    assert abs((token.renew_at - begin).total_seconds() - 800) <= 2, "whole seconds are written"
 
 
 def test_a_pods_kubeconfig_verifies_the_server_and_reads_the_token_file() -> None:
