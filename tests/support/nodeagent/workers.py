@@ -98,7 +98,9 @@ class PodWorker:
         """Take in a newer version of the pod."""
         self._pod = pod
         self._notice_deletion()
-        if self._writes.written and (self._runners or not self._deleted.is_set()):
+        # Before the first status there is nothing to compare with. Not `written`: the watch may
+        # report a change before the answer to the write that preceded it is here.
+        if self._writes.begun and (self._runners or not self._deleted.is_set()):
             self._writes.touch()
 
     def gone(self) -> None:

@@ -37,6 +37,8 @@ class PodWrites:
         """``pod`` gives the newest version, ``status`` computes its status from the last one."""
         self.gone = False
         """Whether the pod of this uid no longer exists."""
+        self.begun = False
+        """Whether there was anything to write yet; the answer to it may still be on its way."""
         self.written: Status = {}
         """The last status that was written; empty before the first."""
         self._api = api
@@ -49,6 +51,7 @@ class PodWrites:
 
     def touch(self) -> None:
         """The status may have changed."""
+        self.begun = True
         self._dirty.set()
 
     async def keep_status(self, on_gone: Callable[[], None]) -> None:

@@ -92,6 +92,25 @@ async def test_an_unchanged_status_is_not_written_again(case: Case) -> None:
     assert len(case.api.statuses) == 1
 
 
+async def test_a_change_during_a_write_is_written_after_it(case: Case) -> None:
+    """The watch may report a change before the answer to an earlier write has come."""
+
+    async def write_status(_pod: object, status: dict[str, Any]) -> None:
+        if not case.api.statuses:
+            case.status = {"phase": "Running"}
+            case.writes.touch()
+        case.api.statuses.append(status)
+        if len(case.api.statuses) == 2:
+            case.api.wrote.set()
+
+    case.api.write_status = write_status  # type: ignore[method-assign]
+    task = case.start()
+    case.writes.touch()
+    await case.api.wrote.wait()
+    task.cancel()
+    assert [status["phase"] for status in case.api.statuses] == ["Pending", "Running"]
+
+
 @pytest.mark.parametrize(
     "error", [KubeUnreachable("refused"), KubeError(500, "", ""), CONFLICT], ids=str
 )
