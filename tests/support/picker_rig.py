@@ -21,7 +21,7 @@ from inference_picker.splits import ModelSplit, Target
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 @dataclass
@@ -113,8 +113,8 @@ def envoy_config(picker_port: int, mode: Mapping[str, Any]) -> dict[str, Any]:
     }
     ext_proc = {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
-        "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}, "timeout": "5s"},
-        "message_timeout": "5s",
+        "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}, "timeout": "20s"},
+        "message_timeout": "20s",
         "metadata_options": {"receiving_namespaces": {"untyped": ["envoy.lb"]}},
         **mode,
     }
