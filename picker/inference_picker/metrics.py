@@ -93,6 +93,7 @@ class PoolCollector(Collector):
         """Read these two."""
         self._source = source
         self._in_flight = in_flight
+        self._versions: dict[str, str] = {}
 
     def collect(self) -> Iterator[Metric]:
         """Endpoints by version, requests in flight by endpoint."""
@@ -103,9 +104,11 @@ class PoolCollector(Collector):
             labels=("version", "endpoint"),
         )
         versions = {each.address: each.version for each in pool.endpoints}
-        for address in versions.keys() | self._in_flight.keys():
-            count = self._in_flight.get(address, 0)
-            flights.add_metric((versions.get(address, ""), address), count)
+        # An endpoint that left the pool keeps its version until its last request is over.
+        leaving = {each: self._versions.get(each, "") for each in self._in_flight}
+        self._versions = leaving | versions
+        for address, version in self._versions.items():
+            flights.add_metric((version, address), self._in_flight.get(address, 0))
         yield flights
         endpoints = GaugeMetricFamily(
             f"{_PREFIX}_endpoints", "Endpoints that may be picked.", labels=("version",)

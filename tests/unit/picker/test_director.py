@@ -227,3 +227,22 @@ def test_the_gauge_of_requests_in_flight_is_the_schedulers_count() -> None:
     assert value(director, "endpoints", version="new") == 1
     found[1].land()
     assert value(director, "in_flight") == 0
+
+
+def test_an_endpoint_that_left_keeps_its_version_until_its_last_request_is_over() -> None:
+    source = StaticSource(make_snapshot([A]))
+    director = Director(source=source, metrics=Metrics(), settings=Settings())
+    director.metrics.registry.register(
+        PoolCollector(source=source, in_flight=director.flights.counts)
+    )
+    found = director.pick(PickEndpoint(model="v1", headers={}))
+    assert not isinstance(found, Refused)
+    assert value(director, "in_flight", version="old") == 1
+    source.current = PoolSnapshot()
+
+    assert value(director, "in_flight", version="old", endpoint=A.address) == 1
+    found[1].land()
+    gone = director.metrics.registry.get_sample_value(
+        "inference_picker_in_flight", {"version": "old", "endpoint": A.address}
+    )
+    assert gone is None
