@@ -10,9 +10,9 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from inference_plugin.prober import Prober, Target, View
-from inference_plugin.prober_decision import Rules
-from inference_plugin.prober_server import ProberMetrics, application
+from inference_plugin.prober.decision import Rules
+from inference_plugin.prober.rounds import Prober, Target, View
+from inference_plugin.prober.server import ProberMetrics, application
 
 EPOCH = 1_000_000.0
 TARGET = Target(

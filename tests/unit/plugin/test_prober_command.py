@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from inference_plugin.prober_command import app
+from inference_plugin.prober.command import app
 
 NEEDED = ["--pool", "p", "--namespace", "n", "--name", "v2", "--address", "127.0.0.1:8080"]
 

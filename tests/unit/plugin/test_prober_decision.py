@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_plugin.prober_decision import (
+from inference_plugin.prober.decision import (
     Answer,
     Decision,
     History,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from inference_plugin.prober_identity import Condition, IdentityError, mismatch, parse_identity
+from inference_plugin.prober.identity import Condition, IdentityError, mismatch, parse_identity
 
 POD: dict[str, Any] = {
     "metadata": {"labels": {"rev": "7"}, "annotations": {"example.com/build": "abc"}},

@@ -7,9 +7,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from inference_plugin.prober_decision import Answer, Probe
-from inference_plugin.prober_identity import parse_identity
-from inference_plugin.prober_models import combined, fetcher, read_models
+from inference_plugin.prober.decision import Answer, Probe
+from inference_plugin.prober.identity import parse_identity
+from inference_plugin.prober.models import combined, fetcher, read_models
 from support.simulated_vllm.server import Server
 from support.simulated_vllm.settings import parse
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from inference_plugin.prober_pool import (
+from inference_plugin.prober.pool import (
     is_stable,
     label_selector,
     ports_of,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from inference_common.kube import INFERENCEPOOL, POD, ROLLOUT, Kube
-from inference_plugin.prober_watch import PoolWatch
+from inference_plugin.prober.watch import PoolWatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -1,7 +1,7 @@
 """The adapter prober: a release Rollout's pod, Ready when the pool serves a name.
 
 ``Prober`` holds what is known between two rounds; ``PoolWatch`` reads the pool and its pods.
-The rules are in ``prober_decision``.
+The rules are in ``decision``.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from inference_plugin.prober_decision import Answer, Decision, History, Pod, Probe, decide
-from inference_plugin.prober_models import combined, read_models
-from inference_plugin.prober_pool import ready_since
+from inference_plugin.prober.decision import Answer, Decision, History, Pod, Probe, decide
+from inference_plugin.prober.models import combined, read_models
+from inference_plugin.prober.pool import ready_since
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from inference_plugin.prober_decision import Rules
-    from inference_plugin.prober_identity import Condition
-    from inference_plugin.prober_models import Fetch
+    from inference_plugin.prober.decision import Rules
+    from inference_plugin.prober.identity import Condition
+    from inference_plugin.prober.models import Fetch
 
 _log = structlog.get_logger(__name__)
 _PARALLEL: Final = 32

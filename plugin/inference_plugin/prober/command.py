@@ -69,10 +69,10 @@ def prober(
     """Ask each ready pod's /v1/models for a name; /readyz says whether the pool serves it."""
     # Imported here so that --help and completion need no HTTP stack.
     from inference_common.logs import configure_logging  # noqa: PLC0415
-    from inference_plugin.prober import Target  # noqa: PLC0415
-    from inference_plugin.prober_decision import Rules  # noqa: PLC0415
-    from inference_plugin.prober_identity import IdentityError, parse_identity  # noqa: PLC0415
-    from inference_plugin.prober_server import serve  # noqa: PLC0415
+    from inference_plugin.prober.decision import Rules  # noqa: PLC0415
+    from inference_plugin.prober.identity import IdentityError, parse_identity  # noqa: PLC0415
+    from inference_plugin.prober.rounds import Target  # noqa: PLC0415
+    from inference_plugin.prober.server import serve  # noqa: PLC0415
 
     groups = ("inference.networking.k8s.io", "inference.networking.x-k8s.io")
     if pool_group not in groups:

@@ -13,13 +13,13 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from inference_plugin.prober import Prober
-from inference_plugin.prober_decision import Answer
-from inference_plugin.prober_models import fetcher
+from inference_plugin.prober.decision import Answer
+from inference_plugin.prober.models import fetcher
+from inference_plugin.prober.rounds import Prober
 
 if TYPE_CHECKING:
-    from inference_plugin.prober import Target
-    from inference_plugin.prober_decision import Probe
+    from inference_plugin.prober.decision import Probe
+    from inference_plugin.prober.rounds import Target
 
 _log = structlog.get_logger(__name__)
 _WAITING_INTERVAL_S: Final = 0.5
@@ -131,7 +131,7 @@ async def _probe_forever(
 ) -> None:
     # The Kubernetes client takes longer to import than everything else: the port is open first.
     from inference_common.kube import Kube  # noqa: PLC0415
-    from inference_plugin.prober_watch import PoolWatch  # noqa: PLC0415
+    from inference_plugin.prober.watch import PoolWatch  # noqa: PLC0415
 
     kube = await Kube.connect(kubeconfig)
     try:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
-from inference_plugin.prober_decision import Answer, Probe
-from inference_plugin.prober_identity import mismatch
+from inference_plugin.prober.decision import Answer, Probe
+from inference_plugin.prober.identity import mismatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from inference_plugin.prober_identity import Condition
+    from inference_plugin.prober.identity import Condition
 
     Fetch = Callable[[str, int], Awaitable[tuple[int, bytes] | str]]
     """Status and body of GET /v1/models at (address, port), or why there was no answer."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from inference_common.kube import INFERENCEPOOL, INFERENCEPOOL_X, POD, ROLLOUT
 from inference_common.watching import WatchCache
-from inference_plugin.prober import View
-from inference_plugin.prober_pool import is_stable, label_selector, ports_of, selector_of
+from inference_plugin.prober.pool import is_stable, label_selector, ports_of, selector_of
+from inference_plugin.prober.rounds import View
 
 if TYPE_CHECKING:
     from inference_common.kube import Kube, Resource
