@@ -19,7 +19,7 @@ def main() -> int:
     require_linux()
     try:
         return _run(options, Layout(command.state_dir_of(options.state_dir)))
-    except ToolchainError as error:
+    except (ToolchainError, FileNotFoundError, FileExistsError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

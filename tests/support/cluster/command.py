@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _STOP_S: Final = 90.0
 _KEPT_LOGS: Final = 3
+_YOUNG_S: Final = 600.0
 _COMMAND_NOT_FOUND: Final = 127
 
 
@@ -33,8 +35,9 @@ def up(layout: Layout, without: Sequence[str]) -> int:
         return 0
     code = _start(layout, without, dies_with_us=False)
     if code == 0:
-        _say(f"export {STATE_VARIABLE}={layout.state_dir}")
-        _say(f"export KUBECONFIG={layout.kubeconfig('admin')} PATH={layout.bin}:$PATH")
+        # On stdout, for `eval "$(python -m support.cluster up)"`.
+        print(f"export {STATE_VARIABLE}={layout.state_dir}")
+        print(f"export KUBECONFIG={layout.kubeconfig('admin')} PATH={layout.bin}:$PATH")
     return code
 
 
@@ -99,7 +102,7 @@ def execute(command: Sequence[str], without: Sequence[str]) -> int:
 
 
 def _start(layout: Layout, without: Sequence[str], *, dies_with_us: bool) -> int:
-    layout.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    layout.prepare()
     log = layout.state_dir.with_name(f"{layout.state_dir.name}.log")
     from support.toolchain import ensure  # noqa: PLC0415 - down and status need no toolchain
 
@@ -208,7 +211,9 @@ def _forget_old_runs() -> None:
     found = sorted(clusters_folder().glob("exec-*/"), key=lambda folder: folder.stat().st_mtime)
     for folder in found[:-_KEPT_LOGS]:
         layout = Layout(folder)
-        if owner_of(layout) is None:
+        # A young one may be of a cluster that is just being started.
+        young = time.time() - folder.stat().st_mtime < _YOUNG_S
+        if owner_of(layout) is None and not young:
             shutil.rmtree(folder, ignore_errors=True)
             layout.lock.unlink(missing_ok=True)
             folder.with_name(f"{folder.name}.log").unlink(missing_ok=True)

@@ -125,8 +125,19 @@ class Layout:
             *(self.state_dir / name for name in inside),
         ]
 
+    def prepare(self) -> None:
+        """Make the directory if need be. Raises FileExistsError for one that is no cluster's."""
+        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(self.state_dir.iterdir()) and not self.status.exists():
+            raise FileExistsError(
+                f"{self.state_dir} is not empty and not a cluster's: starting one would wipe it;"
+                " name another directory"
+            )
+
     def wipe(self) -> None:
-        """Remove everything that an earlier cluster left."""
+        """Remove everything that an earlier cluster left. Raises as ``prepare`` does."""
+        self.prepare()
         shutil.rmtree(self.state_dir, ignore_errors=True)
         shutil.rmtree(self.sockets, ignore_errors=True)
-        self.state_dir.mkdir(mode=0o700, parents=True)
+        self.state_dir.mkdir(mode=0o700)
+        self.status.write_text("{}")

@@ -58,7 +58,9 @@ def custom_resources(tools: Toolchain) -> list[Object]:
         tools.manifests["gateway-api-manifests"],
     ]
     found = [item for folder in folders for item in read_folder(folder)]
-    return [item for item in found if item["kind"] == "CustomResourceDefinition"]
+    return [
+        without_descriptions(item) for item in found if item["kind"] == "CustomResourceDefinition"
+    ]
 
 
 def installation(tools: Toolchain) -> list[Object]:
@@ -146,6 +148,22 @@ async def create(kube: Kube, item: Object) -> None:
             await asyncio.sleep(_POLL_S)
         else:
             return
+
+
+def without_descriptions(value: Any) -> Any:
+    """Return a schema without its prose: three quarters of a CRD that the API server carries."""
+    match value:
+        case dict():
+            return {
+                key: without_descriptions(item)
+                for key, item in value.items()
+                # A property may be called description; its schema is no text.
+                if not (key == "description" and isinstance(item, str))
+            }
+        case list():
+            return [without_descriptions(item) for item in value]
+        case _:
+            return value
 
 
 def read_folder(folder: Path) -> list[Object]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from support.toolchain.recipe import Extract, Patch, Recipe
 
 _TAIL_LINES = 30
+_KEPT = 4
 
 
 class ToolchainError(Exception):
@@ -78,6 +79,24 @@ def building(entry: Path) -> Iterator[Path | None]:
             temporary.rename(entry)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def prune(entry: Path, name: str) -> list[Path]:
+    """Remove the oldest builds of this name, but for a few and the given entry; return them.
+
+    Checkouts at different commits share the cache, and a program that runs survives its file.
+    """
+    # A digest has no dash and no dot: other names, locks and partial builds don't match.
+    others = [
+        path
+        for path in entry.parent.glob(f"{name}-*")
+        if path != entry and path.name.removeprefix(f"{name}-").isalnum()
+    ]
+    old = sorted(others, key=lambda path: path.stat().st_mtime)[: -(_KEPT - 1)]
+    for path in old:
+        shutil.rmtree(path, ignore_errors=True)
+        path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    return old
 
 
 def build(recipe: Recipe, target: Path) -> None:

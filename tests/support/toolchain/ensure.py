@@ -18,6 +18,7 @@ from support.toolchain.build import (
     extract,
     go_command,
     go_environment,
+    prune,
 )
 from support.toolchain.progress import progress
 from support.toolchain.recipe import EXTRACTS, RECIPES, Extract, Recipe
@@ -85,6 +86,7 @@ def _build_all(missing: list[Recipe | Extract], entries: dict[str, Path]) -> Non
                 else:
                     with show.building(recipe.name):
                         build(recipe, target)
+            prune(entries[recipe.name], recipe.name)
 
 
 @cache

@@ -169,15 +169,23 @@ def test_what_a_killed_cluster_left_is_found_by_its_run_and_nothing_else_is_touc
     try:
         owner = {"pid": 2**22 - 1, "start_time": 1, "run": "the-run-that-died"}
         layout.owner.write_text(json.dumps(owner))
+        layout.status.write_text("{}")
         assert owner_of(layout) is None
         assert clean_up(layout) == [ours.pid]
         assert ours.wait(10) == -signal.SIGKILL
         assert others.poll() is None
-        assert list(layout.state_dir.iterdir()) == []
+        assert [path.name for path in layout.state_dir.iterdir()] == ["status.json"]
     finally:
         for child in (ours, others):
             child.kill()
             child.wait()
+
+
+def test_a_directory_that_is_no_clusters_is_never_wiped(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match="is not empty and not a cluster's"):
+        clean_up(Layout(tmp_path))
+    assert (tmp_path / "thesis.tex").exists()
 
 
 def test_a_process_with_a_reused_id_is_not_taken_for_the_owner(layout: Layout) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import threading
 from dataclasses import replace
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.toolchain import build as build_module
-from support.toolchain.build import ToolchainError, build, building, cache_folder, extract
+from support.toolchain.build import ToolchainError, build, building, cache_folder, extract, prune
 from support.toolchain.ensure import ensure
 from support.toolchain.progress import advanced, progress
 from support.toolchain.recipe import Extract, Patch, Recipe
@@ -86,6 +87,20 @@ def test_a_second_process_waits_and_finds_the_build(tmp_path: Path) -> None:
         assert waits.wait(10)
     other.join(10)
     assert found == [None]
+
+
+def test_only_the_latest_builds_of_a_name_are_kept(tmp_path: Path) -> None:
+    names = ["bridge-a1", "bridge-a2", "bridge-a3", "bridge-a4", "bridge-a5", "bridge-x-a1"]
+    for age, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (age, age))
+    (tmp_path / "bridge-a1.lock").touch()
+    # The entry in use counts, however old it is.
+    removed = prune(tmp_path / "bridge-a1", "bridge")
+    assert [path.name for path in removed] == ["bridge-a2"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [
+        *("bridge-a1", "bridge-a3", "bridge-a4", "bridge-a5", "bridge-x-a1"),
+    ]
 
 
 def test_a_failed_compilation_says_what_and_where(
