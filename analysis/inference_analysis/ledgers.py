@@ -82,7 +82,9 @@ class Segment:
         return tuple(self.scaled(x.fraction) for x in self.looks if x.kind is LookKind.PLANNED)
 
     def scaled(self, fraction: float) -> float:
-        """The fraction counted from the segment's start."""
+        """The fraction counted from the segment's start; 1 when the plan had ended before."""
+        if self.start >= 1.0:
+            return 1.0
         return (fraction - self.start) / (1.0 - self.start)
 
 
@@ -238,7 +240,7 @@ def _opened(ledger: Ledger, request: LookRequest, policy: Policy, fingerprint: s
         # The share of alpha that is spent grows with alpha, so the whole family's is an upper
         # bound for that of each gate.
         alpha = policy.family_alpha * last.budget
-        used = spent(last.scaled(reached), alpha) / alpha
+        used = spent(last.scaled(reached), alpha) / alpha if alpha else 1.0
         changed = Segment(
             epoch=last.epoch,
             since_s=last.since_s,

@@ -6,6 +6,7 @@ score interval of a difference; its ``hypergeom`` is the oracle of the tests her
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,17 +94,17 @@ def score_z(
     l1 = (n_stable * difference - n - 2.0 * x_stable) * difference + errors
     l0 = x_stable * difference * (1.0 - difference)
     q = l2**3 / (3.0 * l3) ** 3 - l1 * l2 / (6.0 * l3**2) + l0 / (2.0 * l3)
-    p = np.copysign(np.sqrt(max(l2**2 / (3.0 * l3) ** 2 - l1 / (3.0 * l3), 0.0)), q)
-    angle = (np.pi + np.arccos(np.clip(q / p**3, -1.0, 1.0))) / 3.0 if p else np.pi / 2.0
-    stable = float(2.0 * p * np.cos(angle) - l2 / (3.0 * l3))
+    p = math.copysign(math.sqrt(max(l2**2 / (3.0 * l3) ** 2 - l1 / (3.0 * l3), 0.0)), q)
+    angle = (math.pi + math.acos(min(max(q / p**3, -1.0), 1.0))) / 3.0 if p else math.pi / 2.0
+    stable = 2.0 * p * math.cos(angle) - l2 / (3.0 * l3)
     stable = min(max(stable, 0.0, -difference), 1.0, 1.0 - difference)
     canary = stable + difference
     variance = canary * (1.0 - canary) / n_canary + stable * (1.0 - stable) / n_stable
     variance *= n / max(n - 1.0, 1e-9)
     gap = x_canary / n_canary - x_stable / n_stable - difference
     if variance <= 0.0:
-        return float(np.sign(gap) * np.inf) if gap else 0.0
-    return float(gap / np.sqrt(variance))
+        return math.copysign(math.inf, gap) if gap else 0.0
+    return gap / math.sqrt(variance)
 
 
 def score_bound(

@@ -85,7 +85,7 @@ def falling_root(
 
     ``scipy.optimize.brentq`` would do; importing it costs more time than a verdict.
     """
-    for _ in range(70):
+    for _ in range(52):
         middle = 0.5 * (low + high)
         if function(middle) > target:
             low = middle

@@ -1,4 +1,4 @@
-"""Simulated fleets for the analysis: every request is drawn, so buckets and sums are exact.
+"""Simulated fleets for the analysis.
 
 A request's latency is log-normal around its pod's level; pods differ persistently (``pod_sd``) and
 drift (``drift_sd``, autocorrelation .8 from window to window); all pods share a time effect. This
@@ -7,12 +7,15 @@ is the generator behind the figures in docs/statistics.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import ndtr
 
+from inference_analysis.evaluation import evaluate
+from inference_analysis.ledgers import Ledger, LookRequest
 from inference_analysis.observations import (
     Arm,
     BoolArray,
@@ -23,9 +26,13 @@ from inference_analysis.observations import (
     Prompt,
     Requests,
 )
+from inference_analysis.verdicts import Evidence, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from inference_analysis.evaluation import Evaluation
+    from inference_analysis.policies import Policy
 
 # vLLM V1's bucket edges (vllm/v1/metrics/loggers.py).
 ITL_EDGES = np.array(
@@ -40,6 +47,9 @@ TTFT_EDGES = np.array(
         *(10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
     ]
 )
+
+TOP_TENTH = 1.2815515655446004
+"""Normal quantile of .9."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +94,8 @@ class Fleet:
     )
     slowdown: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Metric -> canary mean / stable mean."""
+    tail: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Metric -> factor on the canary's slowest tenth of requests, buckets only."""
     error_share: float = 0.005
     error_ratio: float = 1.0
     error_pod_sd: float = 0.0
@@ -114,7 +126,8 @@ class Fleet:
             ratio = np.where(canary, self.slowdown.get(name, 1.0), 1.0)
             level = np.log(ratio * np.where(slow, 1.2, 1.0)) + self.pod_sd * self._pods(rng, pods)
             log_mean = level[:, None] + self.drift_sd * ar(rng, pods, width, 0.8) + time
-            histograms[name] = drawn(rng, metric, counts, log_mean)
+            tail = np.where(canary, self.tail.get(name, 1.0), 1.0)
+            histograms[name] = drawn(rng, metric, counts, log_mean, tail)
         share = self.error_share * np.exp(self.error_pod_sd * rng.standard_normal(pods))
         share = share * np.where(canary, self.error_ratio, 1.0)
         chance = np.broadcast_to(share[:, None], counts.shape)
@@ -171,23 +184,99 @@ def ar(rng: np.random.Generator, rows: int, width: int, rho: float) -> FloatArra
 
 
 def drawn(
-    rng: np.random.Generator, metric: Metric, counts: FloatArray, log_mean: FloatArray
+    rng: np.random.Generator,
+    metric: Metric,
+    counts: FloatArray,
+    log_mean: FloatArray,
+    tail: FloatArray,
 ) -> Histogram:
-    """Every request's latency, summed and put into buckets."""
-    per_cell = counts.astype(np.int64).ravel()
-    cell = np.repeat(np.arange(per_cell.size), per_cell)
-    values = np.exp(metric.sdlog * rng.standard_normal(cell.size))
-    values *= metric.median_s * np.exp(log_mean.ravel())[cell]
-    width = len(metric.edges) + 1
-    bucket = np.searchsorted(metric.edges, values, side="left")
-    buckets = np.bincount(cell * width + bucket, minlength=per_cell.size * width)
-    total = np.bincount(cell, weights=values, minlength=per_cell.size).astype(np.float64)
+    """Sums and buckets of ``counts`` log-normal requests per cell.
+
+    A sum of n log-normals is drawn as one log-normal with its mean and variance (Fenton 1960), the
+    buckets as a multinomial; so a run costs the same at any traffic.
+    """
+    n = np.maximum(counts, 1.0)
+    log_median = np.log(metric.median_s) + log_mean
+    spread = np.log1p(np.expm1(metric.sdlog**2) / n)
+    mean = np.log(n) + log_median + 0.5 * metric.sdlog**2
+    total = np.exp(mean - 0.5 * spread + np.sqrt(spread) * rng.standard_normal(counts.shape))
+    z = (np.log(metric.edges) - log_median[:, :, None]) / metric.sdlog
+    moved = np.maximum(z - np.log(tail)[:, None, None] / metric.sdlog, TOP_TENTH)
+    below = ndtr(np.where(z > TOP_TENTH, moved, z))
+    edges = np.concatenate((np.zeros((*counts.shape, 1)), below, np.ones((*counts.shape, 1))), -1)
+    buckets = rng.multinomial(counts.astype(np.int64), np.diff(edges, axis=-1))
     return Histogram(
         le=metric.edges,
         count=counts,
-        sum=total.reshape(counts.shape),
-        buckets=buckets.reshape(*counts.shape, width).astype(np.int32),
+        sum=np.where(counts > 0, total, 0.0),
+        buckets=buckets.astype(np.int32),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The looks at one run."""
+
+    looks: int = 5
+    resumes: int = 0
+    """Looks after the planned end, each with a tenth more data."""
+    retry: bool = False
+    """After all that, abort and take the planned looks once more, on new data."""
+
+    @property
+    def stretch(self) -> float:
+        """Length of the whole run in planned runs."""
+        return (1.0 + 0.1 * self.resumes) + (1.0 if self.retry else 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a sequence of looks came to."""
+
+    failed_at: int
+    """Number of the look that failed; 0: none did."""
+    passed: bool
+    """Some look that could say PASS did."""
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def last(self) -> Evaluation:
+        """The last look."""
+        return self.evaluations[-1]
+
+
+def play(
+    fleet: Fleet, policy: Policy, plan: Plan, rng: np.random.Generator, *, stop: bool = True
+) -> Run:
+    """Look at one simulated run as the plan says, until it fails or, unless ``stop`` is false,
+    proves to be no worse.
+    """
+    planned = fleet.windows
+    whole = replace(fleet, windows=round(planned * plan.stretch)).observe(rng)
+    schedule = [(k / plan.looks, planned * k / plan.looks, 0.0) for k in range(1, plan.looks + 1)]
+    schedule += [(1.0, planned * (1.0 + 0.1 * j), 0.0) for j in range(1, plan.resumes + 1)]
+    if plan.retry:
+        begin = round(planned * (1.0 + 0.1 * plan.resumes))
+        schedule += [
+            (k / plan.looks, begin + planned * k / plan.looks, 60.0 * begin)
+            for k in range(1, plan.looks + 1)
+        ]
+    ledger, seen, passed = Ledger(), [], False
+    for number, (fraction, end, aborted) in enumerate(schedule, 1):
+        request = LookRequest(id=str(number), fraction=fraction, aborted_at_s=aborted)
+        kept = np.arange(whole.start_s.size) < round(end)
+        found = evaluate(whole.windows(kept), policy, request, ledger, fingerprint="simulated")
+        ledger = found.ledger
+        seen.append(found)
+        passed |= found.decision.evidence is Evidence.PROVED and not _failed(found)
+        if _failed(found) or (passed and stop):
+            break
+    failed_at = len(seen) if _failed(seen[-1]) else 0
+    return Run(failed_at=failed_at, passed=passed, evaluations=tuple(seen))
+
+
+def _failed(evaluation: Evaluation) -> bool:
+    return evaluation.decision.verdict is Verdict.FAIL
 
 
 def cells(
