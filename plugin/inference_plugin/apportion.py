@@ -57,21 +57,23 @@ def apportion(
 def _rounded(
     fractions: Sequence[Fraction], total: int, others: Sequence[int], limit: int
 ) -> Apportionment:
-    """Round at the largest scale that fits; a share above zero keeps a weight of at least 1."""
-    scale = max(limit // max(total, *others), 1)
+    """Round at the largest scale that fits, by largest remainder.
+
+    A share above zero keeps a weight of at least 1 as long as there is room for all of them.
+    """
+    scale = max(limit // max([total, *others]), 1)
     room = total * scale
     wanted = [part * room for part in fractions]
-    weights = [max(math.floor(part), 1 if part else 0) for part in wanted]
+    shown = [at for at, part in enumerate(wanted) if part]
+    least = 1 if len(shown) <= room else 0
+    weights = [max(math.floor(part), least if part else 0) for part in wanted]
     while sum(weights) != room:
         step = 1 if sum(weights) < room else -1
-        # The backend that is furthest from what it should have moves, but none falls to zero.
+        # The one that is furthest from what it should have moves, but none below its least.
         index = max(
-            (at for at, part in enumerate(wanted) if part and weights[at] + step >= 1),
+            (at for at in shown if weights[at] + step >= least),
             key=lambda at: step * (wanted[at] - weights[at]),
-            default=None,
         )
-        if index is None:
-            break
         weights[index] += step
     return Apportionment(
         managed=tuple(weights), others=tuple(weight * scale for weight in others), exact=False

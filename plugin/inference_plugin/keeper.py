@@ -59,7 +59,8 @@ _HOLD_WAIT_S: Final = 3.5
 _VERIFY_MARGIN_S: Final = 2.5
 _WAIT_LIMIT_S: Final = 6.0
 """Every wait inside a call stays well under the bridge's deadline of 8 s."""
-_BACKGROUND_RETRY_S: Final = 5.0
+_FIRST_DELAY_S: Final = 0.2
+_LAST_DELAY_S: Final = 10.0
 _REPAIR_WINDOW_S: Final = 60.0
 _REPAIRS: Final = 5
 """Repairs within the window before the keeper slows down: somebody else keeps writing."""
@@ -206,23 +207,30 @@ class Keeper:
     # The level-based part
 
     async def _run(self) -> None:
+        delay_s = _FIRST_DELAY_S
         while True:
             changed = self._changed
-            retry_s: float | None
+            failed = True
+            retry_s: float | None = None
             try:
                 retry_s = await self._pass()
+                failed = False
             except ConfigError as error:
                 # The next call of the controller reports it again, with the same words.
                 self._tell_problem(error)
                 self._settled = True
-                retry_s = None
+                failed = False
             except (KubeError, PluginError) as error:
-                self._log.warning("will try again", error=str(error))
-                retry_s = _BACKGROUND_RETRY_S
+                self._log.warning("will try again", error=str(error), retry_s=delay_s)
             except Exception:  # noqa: BLE001 - the loop must outlive a bug in one pass
                 self._tools.metrics.failures.labels("keeper").inc()
                 self._log.exception("internal error")
-                retry_s = _BACKGROUND_RETRY_S
+            if failed:
+                # Whatever changes meanwhile: what failed is not tried again in a tight loop.
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, _LAST_DELAY_S)
+                continue
+            delay_s = _FIRST_DELAY_S
             try:
                 async with asyncio.timeout(retry_s):
                     await changed.wait()

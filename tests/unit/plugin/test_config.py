@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from inference_plugin.config import DestinationMode, parse_config
+from inference_plugin.errors import ConfigError
+
+PATH = 'spec.strategy.canary.trafficRouting.plugins["inference-rollouts/router"]'
+
+
+def parse(config: Any) -> Any:
+    return parse_config(json.dumps(config).encode())
+
+
+@pytest.mark.parametrize(
+    ("config", "mode"),
+    [
+        pytest.param(
+            {"httpRoute": "chat", "inferencePools": ["a", "b"]},
+            DestinationMode.HASH_ADDRESSED,
+            id="two-pools",
+        ),
+        pytest.param(
+            {"httpRoutes": [{"name": "chat"}], "destinationKind": "Service"},
+            DestinationMode.NAMED,
+            id="named-by-the-revision",
+        ),
+        pytest.param(
+            {"httpRoute": "chat", "static": {"stable": "a", "canary": "b"}},
+            DestinationMode.STATIC,
+            id="fixed-names",
+        ),
+        pytest.param({"httpRoute": "chat"}, DestinationMode.STATIC, id="services"),
+        pytest.param({"inferenceModel": "travel"}, DestinationMode.MODEL, id="adapters"),
+    ],
+)
+def test_the_keys_given_decide_how_hashes_become_destinations(
+    config: Any, mode: DestinationMode
+) -> None:
+    assert parse(config).mode is mode
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        pytest.param({}, "exactly one of httpRoute, httpRoutes and inferenceModel", id="nothing"),
+        pytest.param(
+            {"httpRoute": "a", "inferenceModel": "m"},
+            "found httpRoute and inferenceModel",
+            id="route-and-model",
+        ),
+        pytest.param(
+            {"httpRoute": "a", "inferencePools": ["p"]},
+            f"{PATH}.inferencePools[1]: Field required",
+            id="one-pool",
+        ),
+        pytest.param(
+            {"httpRoute": "a", "inferencePools": ["p", "p"]},
+            "inferencePools must name two pools, found 'p' twice",
+            id="same-pool-twice",
+        ),
+        pytest.param(
+            {"httpRoute": "a", "inferencePools": ["p", "q"], "destinationKind": "Service"},
+            "found inferencePools and destinationKind",
+            id="two-kinds",
+        ),
+        pytest.param(
+            {"inferenceModel": "m", "inferencePools": ["p", "q"]},
+            "inferencePools does not go with inferenceModel",
+            id="pools-for-a-model",
+        ),
+        pytest.param({"httpRoutes": [{}]}, f"{PATH}.httpRoutes[0].name: Field required", id="name"),
+        pytest.param(
+            {"httpRoute": "a", "settleSeconds": -1},
+            f"{PATH}.settleSeconds: Input should be greater than or equal to 0, found -1",
+            id="negative-settle",
+        ),
+        pytest.param(
+            {"httpRoute": "a", "drift": "shout"}, f"{PATH}.drift: Input should be", id="drift"
+        ),
+        pytest.param(
+            {"httpRoute": "a", "poolGroup": "example.com"},
+            "poolGroup must be one of inference.networking.k8s.io",
+            id="group",
+        ),
+        pytest.param(
+            {"httpRoute": "a", "httpRoot": "b"}, f"{PATH}.httpRoot: unknown key", id="typing-error"
+        ),
+        pytest.param(
+            {"httpRoute": "a", "static": {"stable": "x", "canary": "x"}},
+            f"{PATH}.static: stable and canary must differ, both are 'x'",
+            id="static-equal",
+        ),
+        pytest.param(["httpRoute"], f"{PATH}: Input should be", id="no-object"),
+    ],
+)
+def test_a_fault_is_told_with_its_path(config: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as found:
+        parse(config)
+    assert message in str(found.value)
+    assert not found.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        pytest.param(b"", f"{PATH} is missing or empty", id="empty"),
+        pytest.param(b"{", f"{PATH}: Invalid JSON", id="broken"),
+    ],
+)
+def test_bytes_that_are_no_configuration_are_refused(raw: bytes, message: str) -> None:
+    with pytest.raises(ConfigError) as found:
+        parse_config(raw)
+    assert message in str(found.value)
