@@ -11,17 +11,20 @@ from inference_common.kube import ROLLOUT
 from support.repository import EXAMPLES
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from support.scenario import Scenario
 
 
 @pytest.mark.parametrize(
-    "path", [pytest.param(path, id=path.stem) for path in sorted(EXAMPLES.glob("*.yaml"))]
+    ("name", "text"),
+    [
+        pytest.param(path.name, path.read_text(), id=path.stem)
+        for path in sorted(EXAMPLES.glob("*.yaml"))
+    ],
 )
-async def test_example_becomes_healthy_as_it_is(scenario: Scenario, path: Path) -> None:
-    await scenario.cluster.kubectl("apply", "--namespace", scenario.namespace, "-f", str(path))
-    for obj in yaml.safe_load_all(path.read_text()):
+async def test_example_becomes_healthy_as_it_is(scenario: Scenario, name: str, text: str) -> None:
+    path = str(EXAMPLES / name)
+    await scenario.cluster.kubectl("apply", "--namespace", scenario.namespace, "-f", path)
+    for obj in yaml.safe_load_all(text):
         name = obj["metadata"]["name"]
         if obj["kind"] == ROLLOUT.kind:
             await scenario.until_healthy(name, timeout_s=180)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inference_common.errors import KubeError, KubeUnreachable
-from inference_common.kube import CONFIGMAP, HTTPROUTE, POD, Kube, PatchKind, Resource
+from inference_common.kube import CONFIGMAP, HTTPROUTE, POD, Kube, Object, PatchKind, Resource
 from inference_common.watching import WatchCache
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ async def kube(cluster: ClusterClient) -> AsyncIterator[Kube]:
     await found.close()
 
 
-def config_map(name: str, value: str) -> dict[str, object]:
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}} | {
-        "data": {"key": value}
-    }
+def config_map(name: str, value: str) -> Object:
+    metadata = {"name": name}
+    data = {"key": value}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
 async def test_a_cache_follows_creation_change_and_deletion(scenario: Scenario, kube: Kube) -> None:
