@@ -125,7 +125,7 @@ def score_bound(
 
 def binomial_sf(x: float, n: float, share: float) -> float:
     """P(X >= x) for X binomial: the one-sided exact p, as ``scipy.stats.binomtest`` gives it."""
-    return 1.0 if x <= 0 else float(bdtrc(x - 1.0, n, share))
+    return 1.0 if x <= 0 else float(bdtrc(int(x) - 1, int(n), share))
 
 
 def _log_choose(n: float, k: FloatArray) -> FloatArray:
