@@ -6,6 +6,7 @@ import asyncio
 import sys
 
 from bench.bridge import bridge_figures
+from bench.demo import demo_figures
 from bench.figures import Figure, show
 from bench.plugin_calls import plugin_figures
 from bench.shift import shift_figures
@@ -19,6 +20,7 @@ async def _figures() -> list[Figure]:
         *await plugin_figures(cluster),
         *await shift_figures(cluster),
         *await asyncio.to_thread(bridge_figures),
+        *await asyncio.to_thread(demo_figures),
     ]
 
 

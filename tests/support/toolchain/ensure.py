@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from support.toolchain.build import (
     ToolchainError,
@@ -25,6 +26,9 @@ from support.toolchain.recipe import EXTRACTS, RECIPES, Extract, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+BUILD_SECONDS: Final = "build-seconds"
+"""File in a cache entry: how long its build took on this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +88,11 @@ def _build_all(missing: list[Recipe | Extract], entries: dict[str, Path]) -> Non
                 elif isinstance(recipe, Extract):
                     extract(recipe, target)
                 else:
+                    started = time.monotonic()
                     with show.building(recipe.name):
                         build(recipe, target)
+                    seconds = time.monotonic() - started
+                    (target / BUILD_SECONDS).write_text(f"{seconds:.1f}\n")
             prune(entries[recipe.name], recipe.name)
 
 
