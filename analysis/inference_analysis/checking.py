@@ -9,12 +9,13 @@ from pydantic import ValidationError
 
 from inference_analysis.errors import InputError
 from inference_analysis.observations import Arm
+from inference_analysis.policies import DEFAULT_MARGINS, Role
 from inference_analysis.schema import CellsDocument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inference_analysis.schema import HistogramDocument, PodDocument
+    from inference_analysis.schema import HistogramDocument, PodDocument, PolicyDocument
 
 
 def parse(content: bytes | str) -> CellsDocument:
@@ -26,7 +27,12 @@ def parse(content: bytes | str) -> CellsDocument:
         document = CellsDocument.model_validate_json(content)
     except ValidationError as error:
         raise InputError(*(_problem(e["loc"], e["msg"]) for e in error.errors())) from error
-    problems = [*_grid_problems(document), *_pod_problems(document), *_prompt_problems(document)]
+    problems = [
+        *_policy_problems(document.policy),
+        *_grid_problems(document),
+        *_pod_problems(document),
+        *_prompt_problems(document),
+    ]
     if problems:
         raise InputError(*problems)
     return document
@@ -37,6 +43,32 @@ def _problem(location: Sequence[int | str], message: str) -> str:
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
     return f"{path.lstrip('.') or '(file)'}: {message}"
+
+
+def _policy_problems(policy: PolicyDocument) -> list[str]:
+    problems = []
+    if policy.primary_alpha > policy.family_alpha:
+        problems.append(
+            f"policy.primaryAlpha: {policy.primary_alpha:g} is more than familyAlpha "
+            f"{policy.family_alpha:g}, of which it is a part"
+        )
+    if policy.load_low >= policy.load_high:
+        problems.append(f"policy.loadLow: {policy.load_low:g} is not below loadHigh")
+    if policy.gates and all(gate.role is Role.SECONDARY for gate in policy.gates):
+        problems.append("policy.gates: none is primary, so a PASS would need nothing")
+    seen: dict[tuple[str, str], int] = {}
+    for i, gate in enumerate(policy.gates):
+        key = (gate.metric, gate.statistic.value)
+        if key in seen:
+            problems.append(f"policy.gates[{i}]: the same as policy.gates[{seen[key]}]")
+        seen.setdefault(key, i)
+        margin = DEFAULT_MARGINS[gate.statistic] if gate.margin is None else gate.margin
+        if gate.harm_margin >= margin:
+            problems.append(
+                f"policy.gates[{i}].harmMargin: {gate.harm_margin:g} is not below the margin "
+                f"{margin:g}"
+            )
+    return problems
 
 
 def _grid_problems(document: CellsDocument) -> list[str]:

@@ -108,7 +108,9 @@ class Observations:
 
     def between(self, since_s: float, until_s: float) -> Observations:
         """The same without windows that begin before ``since_s`` or end after ``until_s``."""
-        kept = (self.start_s >= since_s) & (self.start_s + self.seconds <= until_s)
+        # A ledger's times have been through JSON, so they are compared to the millisecond.
+        ends = self.start_s + self.seconds
+        kept = (self.start_s >= since_s - 1e-3) & (ends <= until_s + 1e-3)
         if kept.all():
             return self
         return self.windows(kept)

@@ -255,7 +255,7 @@ def _gate(result: GateResult) -> dict[str, Any]:
 
 
 def rendered(document: Mapping[str, Any]) -> str:
-    """The document's text: sorted keys, twelve digits, no NaN; equal values give equal bytes."""
+    """The document's text: sorted keys, fifteen digits, no NaN; equal values give equal bytes."""
     return json.dumps(_plain(document), indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
@@ -265,7 +265,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, int):
         return value
     if isinstance(value, float):
-        return float(f"{value:.12g}") if math.isfinite(value) else None
+        return float(f"{value:.15g}") if math.isfinite(value) else None
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value]

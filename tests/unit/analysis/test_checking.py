@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FLEET = Fleet(canary=1, stable=3, windows=3, requests=50.0, prompts=12)
 CONTENT = cells(FLEET.observe(np.random.default_rng(1)))
 
+TTFT_GATE = {"metric": "ttft", "statistic": "mean"}
+
 
 def pod(content: Any, number: int = 0) -> Any:
     return content["pods"][number]
@@ -47,6 +49,31 @@ BAD: list[tuple[str, Callable[[Any], object], str]] = [
         "fraction-over-one",
         lambda c: put(c["look"], "fraction", 1.2),
         "look.fraction: Input should be less than or equal to 1",
+    ),
+    (
+        "primary-over-family",
+        lambda c: put(c, "policy", {"primaryAlpha": 0.05}),
+        "policy.primaryAlpha: 0.05 is more than familyAlpha 0.04, of which it is a part",
+    ),
+    (
+        "load-band-inverted",
+        lambda c: put(c, "policy", {"loadLow": 2.0}),
+        "policy.loadLow: 2 is not below loadHigh",
+    ),
+    (
+        "nothing-to-prove",
+        lambda c: put(c, "policy", {"gates": [{**TTFT_GATE, "role": "secondary"}]}),
+        "policy.gates: none is primary, so a PASS would need nothing",
+    ),
+    (
+        "duplicate-gate",
+        lambda c: put(c, "policy", {"gates": [TTFT_GATE, TTFT_GATE]}),
+        "policy.gates[1]: the same as policy.gates[0]",
+    ),
+    (
+        "harm-margin-over-margin",
+        lambda c: put(c, "policy", {"gates": [{**TTFT_GATE, "harmMargin": 0.1}]}),
+        "policy.gates[0].harmMargin: 0.1 is not below the margin 0.1",
     ),
     (
         "no-window",

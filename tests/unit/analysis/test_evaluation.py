@@ -241,6 +241,19 @@ def test_an_undecided_gate_says_what_would_decide_it() -> None:
     assert need.canary_pods > 2
 
 
+def test_prompts_alone_are_enough_to_judge_answers() -> None:
+    data = replace(
+        observed(replace(FLEET, prompts=300)),
+        pods=(),
+        usable=np.ones((0, 30), dtype=np.bool_),
+        histograms={},
+        requests=None,
+    )
+    found = once(data, Policy())
+    assert [r.gate.name for r in found.results] == ["quality/score"]
+    assert found.decision.verdict is Verdict.PASS
+
+
 def test_play_stops_at_the_first_failure() -> None:
     run = play(replace(FLEET, slowdown={"ttft": 3.0}), POLICY, Plan(), np.random.default_rng(1))
     assert run.failed_at == 1
