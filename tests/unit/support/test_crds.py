@@ -27,6 +27,20 @@ UPSTREAM = {
     "inferencemodels.inference.networking.x-k8s.io": (
         "5150129198ee6b69a512aa79aeb53a473eaf3371829e76dc2e4b7a0b485e941f"
     ),
+    # the same folder, bundle v1.5.0
+    "inferencemodelrewrites.inference.networking.x-k8s.io": (
+        "b698d4f5b7b4ede717b05a05d031450455f5d4ad5a3f04fe152436ef3e583132"
+    ),
+    "inferenceobjectives.inference.networking.x-k8s.io": (
+        "6a57c6d1988047a7c547695959854b28e895504e0dac425421faef07157f3261"
+    ),
+    # llm-d-router, config/crd/bases, bundle main-dev
+    "inferencemodelrewrites.llm-d.ai": (
+        "1d38f8d8b7bb9e6cdac2d6e84f73254e64cfcab14c38b85ab096904023cc97be"
+    ),
+    "inferenceobjectives.llm-d.ai": (
+        "35773d94916d3347542f1022f8f78cefc23a3ccfc22fbb287731b4d5e517401e"
+    ),
 }
 
 
@@ -54,7 +68,7 @@ def test_a_protected_group_carries_the_approval_the_api_server_asks_for(name: st
 def test_the_kustomization_lists_every_crd() -> None:
     listed = yaml.safe_load((CRDS / "kustomization.yaml").read_text())["resources"]
     assert sorted(listed) == sorted(f"{name}.yaml" for name in UPSTREAM)
-    assert sorted(Path(CRDS).glob("*.networking.*.yaml")) == sorted(CRDS / item for item in listed)
+    assert sorted(Path(CRDS).glob("inference*.yaml")) == sorted(CRDS / item for item in listed)
 
 
 def without_descriptions(value: Any) -> Any:
