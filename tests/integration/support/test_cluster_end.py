@@ -93,6 +93,8 @@ def test_exec_ends_its_cluster_with_its_command(number: signal.Signals) -> None:
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A job that a shell runs in the background ignores SIGINT and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     assert run.stdout is not None
     found = processes(Layout(Path(run.stdout.readline().strip())))
