@@ -123,6 +123,17 @@ class HashAddressed(RuleBasedStateMachine):
     def step_to(self, desired: int) -> None:
         self.desired = desired
 
+    @precondition(lambda self: self.canary != self.stable and not self.aborted)
+    @rule(desired=st.sampled_from([10, 50, 100]))
+    def step_to_with_everything_in_order(self, desired: int) -> None:
+        """What interleavings start from would rarely come about step by step."""
+        self.desired = desired
+        self.pod(self.canary, ready=True)
+        for _ in range(3):
+            self.the_plugin_takes_steps(4)
+            self.gateway_takes_it_in()
+            self.time_passes(3.0)
+
     @rule()
     def promote(self) -> None:
         self.stable, self.desired, self.aborted = self.canary, 0, False
