@@ -120,7 +120,8 @@ def compare_pods(
     (.057 at worst). With equal v and live = 1 and one canary pod it is the test of Crawford and
     Howell (1998, Clin. Neuropsychol. 12:482), t = (x - mean s) / (sd_S * sqrt((m_S + 1) / m_S)).
 
-    ``prior`` moderates s2_S (Smyth 2004): (nu0 * (1.2 s0)^2 + df * s2) / (nu0 + df), on nu0 + df.
+    ``prior`` moderates s2_S (Smyth 2004): (nu0 * ((1.2 s0)^2 + mean v_S) + df * s2) / (nu0 + df),
+    on nu0 + df degrees of freedom. s0 is what pods differ by beyond sampling, hence + v_S.
 
     ``added_variance`` is what an adjustment of the effects adds to SE^2.
 
@@ -146,14 +147,15 @@ def compare_pods(
         shares += share**2 / theirs.sum()
     df = float(m_stable - len(strata))
     variance = squares / df
+    v_canary = float(effects.sampling_variance[canary].mean())
+    v_stable = float(effects.sampling_variance[stable].mean())
     method = "pod t, additive variance"
     if prior is not None:
         nu0 = float(min(max(prior.pods - 1, 1), PRIOR_DF_CAP))
-        variance = (nu0 * (PRIOR_INFLATION * prior.sd) ** 2 + df * variance) / (nu0 + df)
+        expected = (PRIOR_INFLATION * prior.sd) ** 2 + v_stable
+        variance = (nu0 * expected + df * variance) / (nu0 + df)
         df += nu0
         method += ", moderated"
-    v_canary = float(effects.sampling_variance[canary].mean())
-    v_stable = float(effects.sampling_variance[stable].mean())
     late = float((0.5 + 0.5 / effects.live[canary]).mean())
     of_canary = variance * late + max(0.0, v_canary - v_stable)
     se = float(np.sqrt(of_canary / m_canary + variance * shares + added_variance))

@@ -66,7 +66,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prior:
-    """Between-pod standard deviation of one metric's log, from history."""
+    """Between-pod standard deviation of one metric's log beyond sampling noise, from history."""
 
     sd: float
     pods: int

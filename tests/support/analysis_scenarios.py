@@ -11,9 +11,9 @@ from scipy.special import ndtr
 
 from inference_analysis.comparisons import compare_pods
 from inference_analysis.latencies import mean_effects, tail_edge, tail_effects
-from inference_analysis.policies import DEFAULT_MARGINS, Gate, Mode, Policy, Role, Statistic
+from inference_analysis.policies import DEFAULT_MARGINS, Gate, Mode, Policy, Prior, Role, Statistic
 from inference_analysis.verdicts import Outcome
-from support.analysis_simulation import TPOT, TTFT, Fleet, Plan, play
+from support.analysis_simulation import TPOT, TTFT, Fleet, Metric, Plan, play
 
 if TYPE_CHECKING:
     from inference_analysis.observations import Histogram, Observations
@@ -52,6 +52,9 @@ TAILS = Policy(gates=(gate("ttft", Statistic.TAIL), gate("ttft")))
 ERRORS = Policy(gates=(gate("errors", Statistic.RATE),))
 # Gates that never fail, so that gross harm is counted by itself.
 ONLY_GROSS = Policy(gates=ERRORS.gates, family_alpha=1e-12, primary_alpha=1e-12)
+WITH_HISTORY = replace(
+    THREE, priors={"ttft": Prior(sd=0.02, pods=11), "tpot": Prior(sd=0.02, pods=11)}
+)
 EIGHT = {"ttft": TTFT, "tpot": TPOT, "e2e": TTFT, "queue": TTFT}
 FIVE_LOOKS = Plan()
 ALL_SLOWER = {"ttft": 1.03, "tpot": 1.03}
@@ -161,6 +164,32 @@ SCENARIOS = (
         plan=Plan(looks=30),
         counts="gross",
         at_most=0.01,
+    ),
+    Scenario(
+        name="A/A 1v3 gross harm, 30 looks, heavy tails",
+        fleet=replace(BASE, canary=1, stable=3, requests=20.0, metrics={"ttft": Metric(sdlog=1.6)}),
+        policy=ONLY_GROSS,
+        plan=Plan(looks=30),
+        counts="gross",
+        at_most=0.01,
+    ),
+    Scenario(
+        name="A/A 1v3, 3 gates, history",
+        fleet=replace(STEADY, canary=1, stable=3),
+        policy=WITH_HISTORY,
+        at_most=0.05,
+    ),
+    Scenario(
+        name="A/A 1v3, 3 gates, history: PASS",
+        fleet=replace(STEADY, canary=1, stable=3),
+        policy=WITH_HISTORY,
+        counts="pass",
+    ),
+    Scenario(
+        name="+20 % TTFT 1v3, 3 gates, history",
+        fleet=replace(STEADY, canary=1, stable=3, slowdown={"ttft": 1.2}),
+        policy=WITH_HISTORY,
+        at_least=0.95,
     ),
     Scenario(
         name="A/A 2v8 quality alone, 100 prompts",

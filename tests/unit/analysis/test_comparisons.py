@@ -80,6 +80,15 @@ def test_a_prior_moderates_the_variance() -> None:
     assert comparison.se**2 == pytest.approx(s2 * (1 + 1 / 3))
 
 
+def test_a_prior_leaves_room_for_the_pods_own_sampling() -> None:
+    comparison = compare_pods(
+        effects([0.1], [0.02, -0.02, 0.01], v=(0.04, 0.04)), prior=Prior(sd=0.05, pods=7)
+    )
+    assert comparison is not None
+    s2 = (6 * (0.06**2 + 0.04) + 2 * np.var([0.02, -0.02, 0.01], ddof=1)) / 8
+    assert comparison.se**2 == pytest.approx(s2 * (1 + 1 / 3))
+
+
 def test_pods_are_compared_within_their_hardware() -> None:
     # Class 1 is .5 slower throughout; within classes there is no difference at all.
     comparison = compare_pods(

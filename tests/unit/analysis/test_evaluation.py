@@ -12,7 +12,7 @@ from inference_analysis.ledgers import Ledger, LookRequest
 from inference_analysis.observations import Arm, Observations, Pod
 from inference_analysis.policies import Gate, Limit, Mode, Policy, Prior, Role, Statistic
 from inference_analysis.verdicts import Action, Evidence, Outcome, Verdict
-from support.analysis_simulation import Fleet, Plan, play
+from support.analysis_simulation import Fleet, Metric, Plan, play
 
 FLEET = Fleet(requests=200.0, drift_sd=0.0)
 TTFT = Gate(metric="ttft", statistic=Statistic.MEAN, margin=0.1)
@@ -89,6 +89,15 @@ def test_gross_harm_fails_at_the_first_look_with_one_canary_and_three_stable_pod
     found = once(observed(fleet), replace(POLICY, mode=mode), fraction=0.1)
     assert found.decision.action is Action.ABORT
     assert found.decision.reasons[0].startswith("ttft is 2.")
+
+
+def test_a_few_slow_requests_are_not_gross_harm() -> None:
+    # 60 requests with a squared variation of 11: a ratio of 1.8 is chance.
+    wide = {"ttft": Metric(sdlog=1.6)}
+    fleet = replace(FLEET, canary=1, stable=3, metrics=wide, windows=2, requests=30.0)
+    for seed in range(40):
+        found = once(observed(fleet, seed), Policy(gates=(TTFT,)), fraction=0.1)
+        assert not any(check.fired for check in found.gross)
 
 
 def test_one_slow_canary_pod_is_named_instead_of_failing_the_version() -> None:

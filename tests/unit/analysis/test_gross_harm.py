@@ -11,8 +11,10 @@ from inference_analysis.gross_harm import (
     error_evidence,
     error_limit,
     gross_errors,
+    gross_latency,
 )
 from inference_analysis.observations import FloatArray, Requests
+from inference_analysis.standardisation import PodEffects
 
 CANARY = np.array([True, False, False, False])
 
@@ -90,6 +92,42 @@ def test_few_requests_are_not_checked_against_the_limit() -> None:
     total = np.full((4, 2), 20.0)
     found = error_limit(requests(total, total), all_usable(total), CANARY, limit=0.25, least=50)
     assert found is None
+
+
+def latency(canary: float, v: float, stable: list[float]) -> PodEffects:
+    n = 1 + len(stable)
+    return PodEffects(
+        index=np.arange(n, dtype=np.float64),
+        effect=np.log(np.array([canary, *stable])),
+        sampling_variance=np.array([v] + [0.0] * (n - 1)),
+        live=np.ones(n),
+        canary=np.arange(n) == 0,
+        stratum=np.zeros(n),
+        requests=np.full(n, 60.0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("canary", "v", "fired"),
+    [
+        pytest.param(1.6, 0.0, True, id="large-and-certain"),
+        pytest.param(1.6, 0.09, False, id="large-by-chance"),
+        pytest.param(1.4, 0.0, False, id="certain-but-not-gross"),
+    ],
+)
+def test_gross_latency_must_be_large_and_beyond_chance(
+    canary: float, v: float, *, fired: bool
+) -> None:
+    effects = latency(canary, v, [1.0, 1.01, 0.99])
+    found = gross_latency("ttft", effects, ratio=1.5, alpha=0.005 / 3, least=50, prior=None)
+    assert found is not None
+    assert found.fired is fired
+    assert found.observed == pytest.approx(canary, rel=1e-3)
+
+
+def test_gross_latency_waits_for_fifty_requests() -> None:
+    effects = latency(9.0, 0.0, [1.0, 1.01, 0.99])
+    assert gross_latency("ttft", effects, ratio=1.5, alpha=0.1, least=61, prior=None) is None
 
 
 def test_pods_that_differ_by_themselves_widen_the_error_test() -> None:
