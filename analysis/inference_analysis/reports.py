@@ -31,7 +31,7 @@ def lines(evaluation: Evaluation, rollout: RolloutDocument) -> tuple[str, str, s
     return (
         _headline(evaluation, rollout),
         "why: " + "; ".join(evaluation.decision.reasons),
-        "gates: " + " | ".join(_gate_summary(r) for r in evaluation.results),
+        "gates (+ is worse): " + " | ".join(_gate_summary(r) for r in evaluation.results),
         _data(evaluation),
         "next: " + _next(evaluation),
     )

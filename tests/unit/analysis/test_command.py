@@ -60,7 +60,12 @@ def test_five_lines_and_the_exit_code_tell_the_verdict(
     lines = result.stdout.splitlines()
     assert result.exit_code == code
     assert lines[0].startswith(first)
-    assert [line.split(":")[0] for line in lines[1:]] == ["why", "gates", "data", "next"]
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        "why",
+        "gates (+ is worse)",
+        "data",
+        "next",
+    ]
 
 
 @pytest.mark.parametrize(("fleet", "policy", "code", "first"), CASES)
