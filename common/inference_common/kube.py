@@ -91,6 +91,14 @@ INFERENCEPOOL_X: Final = Resource(
 INFERENCEMODEL: Final = Resource(
     "inference.networking.x-k8s.io", "v1alpha2", "inferencemodels", "InferenceModel"
 )
+# Its home since it left the Gateway API Inference Extension, and where it was before.
+INFERENCEMODELREWRITE: Final = Resource(
+    "llm-d.ai", "v1alpha2", "inferencemodelrewrites", "InferenceModelRewrite"
+)
+INFERENCEMODELREWRITE_X: Final = Resource(
+    "inference.networking.x-k8s.io", "v1alpha2", "inferencemodelrewrites", "InferenceModelRewrite"
+)
+GRPCROUTE: Final = Resource("gateway.networking.k8s.io", "v1", "grpcroutes", "GRPCRoute")
 
 
 class PatchKind(enum.StrEnum):
@@ -241,6 +249,28 @@ class Kube:
                 return False
             raise
         return any(entry["name"] == resource.plural for entry in found.get("resources", []))
+
+    async def find(self, group: str, kind: str, version: str = "") -> Resource | None:
+        """The resource type of that kind as it is served now, None where it is not.
+
+        In ``version`` if that is served, else in the group's preferred version.
+        """
+        try:
+            found = await self._call("GET", f"/apis/{quote(group)}")
+        except KubeError as error:
+            if error.not_found:
+                return None
+            raise
+        preferred = found.get("preferredVersion", {}).get("version", "")
+        served = [item["version"] for item in found.get("versions", [])]
+        for candidate in dict.fromkeys([version, preferred, *served]):
+            if candidate not in served:
+                continue
+            listed = await self._call("GET", f"/apis/{quote(group)}/{quote(candidate)}")
+            for entry in listed.get("resources", []):
+                if entry["kind"] == kind and "/" not in entry["name"]:
+                    return Resource(group, candidate, entry["name"], kind, entry["namespaced"])
+        return None
 
     async def watch(
         self,

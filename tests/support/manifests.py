@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from inference_common.kube import INFERENCEMODEL, INFERENCEPOOL, INFERENCEPOOL_X, Resource
+from inference_common.kube import (
+    INFERENCEMODEL,
+    INFERENCEMODELREWRITE,
+    INFERENCEPOOL,
+    INFERENCEPOOL_X,
+    Resource,
+)
 from inference_common.names import DESTINATION_ANNOTATION, IDENTITY_ANNOTATION, PLUGIN_NAME
 
 Object = dict[str, Any]
@@ -121,10 +127,9 @@ def picker_rights() -> list[Object]:
     """ServiceAccount, Role and RoleBinding that every picker of a namespace uses."""
     verbs = ["get", "list", "watch"]
     rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}]
-    rules += [
-        {"apiGroups": [group], "resources": ["inferencepools", "inferencemodels"], "verbs": verbs}
-        for group in (INFERENCEPOOL.group, INFERENCEPOOL_X.group)
-    ]
+    kinds = ["inferencepools", "inferencemodels", "inferencemodelrewrites"]
+    groups = (INFERENCEPOOL.group, INFERENCEPOOL_X.group, INFERENCEMODELREWRITE.group)
+    rules += [{"apiGroups": [group], "resources": kinds, "verbs": verbs} for group in groups]
     return _rights("picker", rules)
 
 

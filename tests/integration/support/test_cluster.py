@@ -30,6 +30,9 @@ ARGO = "https://github.com/argoproj/argo-rollouts//manifests/cluster-install?ref
         ("patch", "inferencepools.inference.networking.k8s.io", "yes"),
         ("patch", "inferencepools.inference.networking.x-k8s.io", "yes"),
         ("patch", "inferencemodels.inference.networking.x-k8s.io", "yes"),
+        ("patch", "inferencemodelrewrites.inference.networking.x-k8s.io", "yes"),
+        ("patch", "inferencemodelrewrites.llm-d.ai", "yes"),
+        ("patch", "grpcroutes.gateway.networking.k8s.io", "yes"),
         ("watch", "rollouts.argoproj.io", "yes"),
         ("create", "events", "yes"),
         ("patch", "rollouts.argoproj.io", "no"),
@@ -63,6 +66,10 @@ async def test_every_custom_resource_is_served(cluster: ClusterClient) -> None:
         "inferencepools.inference.networking.k8s.io",
         "inferencepools.inference.networking.x-k8s.io",
         "inferencemodels.inference.networking.x-k8s.io",
+        "inferencemodelrewrites.inference.networking.x-k8s.io",
+        "inferencemodelrewrites.llm-d.ai",
+        "inferenceobjectives.inference.networking.x-k8s.io",
+        "inferenceobjectives.llm-d.ai",
     } <= set(found.split())
 
 

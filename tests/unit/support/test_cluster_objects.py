@@ -79,7 +79,10 @@ def test_the_plugin_may_write_weights_and_nothing_of_workloads() -> None:
         for resource in rule["resources"]
         if set(rule["verbs"]) - {"get", "list", "watch"}
     }
-    assert writes == {"httproutes", "inferencepools", "inferencemodels", "events"}
+    assert writes == {
+        *("httproutes", "grpcroutes", "inferencepools", "events"),
+        *("inferencemodels", "inferencemodelrewrites"),
+    }
     assert not any("*" in rule["resources"] + rule["verbs"] for rule in rules)
 
 
