@@ -6,11 +6,15 @@ time, the failure shows the object as it last was.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import re
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
+
+import aiohttp
 
 from inference_common.errors import KubeError
 from inference_common.kube import (
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 TIMEOUT_S: Final = 90.0
+_POLL_S: Final = 0.1
 _RESOURCES: Final = {
     (resource.api_version, resource.kind): resource
     for resource in (
@@ -146,17 +151,34 @@ class Scenario:
             field_manager="scenario",
         )
 
-    async def reconcile(self, rollout: str, history_limit: int) -> None:
-        """Make the controller go through the Rollout once, with nothing to change for us.
+    async def reconcile(self, rollout: str) -> None:
+        """Make the controller go through the Rollout once more, with nothing to change for us.
 
-        A new revisionHistoryLimit raises the generation; the status shows when it was seen, after
-        the calls to the plugin.
+        An annotation on a ReplicaSet makes it look; its own metrics tell when it has.
         """
-        change = {"spec": {"revisionHistoryLimit": history_limit}}
-        await self.kube.patch(ROLLOUT, rollout, change, self.namespace, kind=PatchKind.MERGE)
-        await self.until(
-            ROLLOUT, rollout, lambda obj: obj is not None and is_observed(obj), what="observed"
+        obj = await self.get(ROLLOUT, rollout)
+        before = await self._reconciles(rollout)
+        change = {"metadata": {"annotations": {"scenario/touched": str(before)}}}
+        name = f"{rollout}-{obj['status']['stableRS']}"
+        await self.kube.patch(REPLICASET, name, change, self.namespace, kind=PatchKind.MERGE)
+        async with asyncio.timeout(TIMEOUT_S):
+            # A metrics page can't be watched.
+            while await self._reconciles(rollout) == before:  # noqa: ASYNC110
+                await asyncio.sleep(_POLL_S)
+
+    async def _reconciles(self, rollout: str) -> int:
+        """How often the controller has gone through the Rollout, by its own metrics."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(self.cluster.document["argo_metrics"]) as response,
+        ):
+            page = await response.text()
+        found = re.search(
+            rf'^rollout_reconcile_count{{name="{rollout}",namespace="{self.namespace}"}} (\d+)',
+            page,
+            re.MULTILINE,
         )
+        return int(found.group(1)) if found else 0
 
     async def until_paused(self, rollout: str, weight: int, timeout_s: float = TIMEOUT_S) -> Object:
         """The Rollout once it waits in a pause step with that weight given to the canary."""
