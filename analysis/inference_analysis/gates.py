@@ -242,8 +242,8 @@ def _explained(result: GateResult, context: Context) -> GateResult:
         assert isinstance(comparison, TComparison | RateComparison)  # noqa: S101 - all there are
         need = need_of_data(comparison, result.margin, context.stand.pass_level)
     reason = (
-        f"{gate.name}: worse by {show(comparison.estimate)}, perhaps by {show(result.upper)} with a "
-        f"margin of {show(result.margin)}; blind below {show(result.mde)}"
+        f"{gate.name}: worse by {show(comparison.estimate)}, perhaps by {show(result.upper)} "
+        f"with a margin of {show(result.margin)}; blind below {show(result.mde)}"
     )
     return replace(result, need=need, reason=reason)
 
