@@ -176,10 +176,13 @@ class Kube:
         namespace: str | None = None,
         name: str | None = None,
         subresource: str | None = None,
+        *,
+        dry_run: bool = False,
     ) -> Object:
         """Create an object, or post to a subresource (``pods/binding``)."""
+        query = {"fieldManager": FIELD_MANAGER} | ({"dryRun": "All"} if dry_run else {})
         path = resource.path(namespace, name, subresource)
-        return await self._call("POST", path, {"fieldManager": FIELD_MANAGER}, body)
+        return await self._call("POST", path, query, body)
 
     async def replace(
         self,
