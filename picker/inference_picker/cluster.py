@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import structlog
-
-from inference_common.errors import KubeError
-from inference_common.kube import INFERENCEMODEL, INFERENCEPOOL, INFERENCEPOOL_X, POD
+from inference_common.kube import INFERENCEPOOL, INFERENCEPOOL_X, POD
 from inference_common.names import HASH_LABEL, VERSION_LABEL
 from inference_common.watching import WatchCache
 from inference_picker.errors import ConfigError
+from inference_picker.model_splits import SplitWatch
 from inference_picker.pool import Endpoint, PoolSnapshot, make_snapshot
-from inference_picker.splits import ModelSplit, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from inference_common.kube import Kube, Resource
 
-_log = structlog.get_logger(__name__)
-
 POOLS: Final[dict[str, Resource]] = {
     INFERENCEPOOL.group: INFERENCEPOOL,
     INFERENCEPOOL_X.group: INFERENCEPOOL_X,
 }
-_FIRST_RETRY_S: Final = 1.0
-_RETRY_S: Final = 15.0
 
 
 def pool_resource(group: str) -> Resource:
@@ -90,33 +81,6 @@ def endpoints_of(
             )
 
 
-def splits_of(
-    pool_name: str, pool_group: str, inference_models: Iterable[Mapping[str, Any]]
-) -> Iterator[ModelSplit]:
-    """The splits of the InferenceModels that refer to the pool, the oldest first.
-
-    The oldest of several for one model name is the valid one (InferenceModel v1alpha2,
-    ``modelName``).
-    """
-
-    def age(model: Mapping[str, Any]) -> tuple[str, str]:
-        metadata = model["metadata"]
-        return str(metadata.get("creationTimestamp", "")), str(metadata["name"])
-
-    for model in sorted(inference_models, key=age):
-        spec = model.get("spec", {})
-        ref = spec.get("poolRef", {})
-        group = ref.get("group", INFERENCEPOOL_X.group)
-        if ref.get("name") != pool_name or group != pool_group:
-            continue
-        # Weights are set for all targets or for none; without them shares are equal.
-        targets = tuple(
-            Target(name=each["name"], weight=int(each.get("weight", 1)))
-            for each in spec.get("targetModels") or []
-        )
-        yield ModelSplit(model=spec["modelName"], targets=targets)
-
-
 class ClusterSource:
     """Snapshots of one pool from the API server; the last one stays when it is unreachable."""
 
@@ -132,39 +96,33 @@ class ClusterSource:
         # All pods of the namespace: a rollout re-aims the pool's selector, and the members of
         # the new one must be known at once.
         self._pods = WatchCache(kube, POD, namespace)
-        self._models = WatchCache(kube, INFERENCEMODEL, namespace)
-        self._models_task: asyncio.Task[None] | None = None
-        self._splits_known = asyncio.Event()
+        self._splits = SplitWatch(kube, namespace, self._forget)
         self._listed: dict[str, frozenset[str]] = {}
         self._snapshot: PoolSnapshot | None = None
 
     async def __aenter__(self) -> Self:
-        for cache in (self._pools, self._pods, self._models):
+        for cache in (self._pools, self._pods):
             cache.subscribe(lambda _type, _obj: self._forget())
-        self._pools.start()
-        self._pods.start()
-        self._models_task = asyncio.create_task(self._watch_models(), name="watch models")
+            cache.start()
+        self._splits.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._models_task is not None:
-            self._models_task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._models_task
-        for cache in (self._pools, self._pods, self._models):
+        await self._splits.stop()
+        for cache in (self._pools, self._pods):
             await cache.stop()
 
     @property
     def is_ready(self) -> bool:
         """Whether the pool exists, and its pods and splits have been listed."""
-        synced = self._pods.is_synced and self._splits_known.is_set()
+        synced = self._pods.is_synced and self._splits.is_known
         return synced and self._pool() is not None
 
     async def synced(self) -> None:
-        """Return when pools, pods and, where the cluster has them, InferenceModels are listed."""
+        """Return when pools, pods and the model splits that the cluster has are listed."""
         await self._pools.synced()
         await self._pods.synced()
-        await self._splits_known.wait()
+        await self._splits.known()
 
     def snapshot(self) -> PoolSnapshot:
         """The pool as the API server last described it; empty while it does not exist."""
@@ -174,7 +132,7 @@ class ClusterSource:
                 return PoolSnapshot()
             self._snapshot = make_snapshot(
                 endpoints_of(pool, self._pods.items(), self._listed),
-                splits_of(self.name, self.group, self._models.items()),
+                self._splits.splits(self.name, self.group),
             )
         return self._snapshot
 
@@ -187,20 +145,6 @@ class ClusterSource:
         else:
             self._listed[address] = models
         self._forget()
-
-    async def _watch_models(self) -> None:
-        """Watch InferenceModels as soon as the cluster has that type: newer ones lack it."""
-        while True:
-            try:
-                if await self._kube.serves(INFERENCEMODEL):
-                    break
-                self._splits_known.set()
-            except KubeError as error:
-                _log.warning("asking for InferenceModels failed", error=str(error))
-            await asyncio.sleep(_RETRY_S if self._splits_known.is_set() else _FIRST_RETRY_S)
-        self._models.start()
-        await self._models.synced()
-        self._splits_known.set()
 
     def _pool(self) -> dict[str, Any] | None:
         return self._pools.get(self.name, self.namespace)

@@ -57,7 +57,7 @@ class Director:
         self._source = source
         self._settings = settings
         self._profile = profile or default_profile()
-        self._splits: dict[str, EvenSequence] = {}
+        self._splits: dict[str | None, EvenSequence] = {}
         self._start = start
         self._watched = EvenSequence(start)
         self._turn = 0
@@ -151,13 +151,13 @@ class Director:
                 return None
 
     def _target(self, pool: PoolSnapshot, model: str) -> str | None:
-        split = pool.splits.get(model)
+        split = pool.splits.get(model) or pool.other
         if split is None:
             return model
         if split.reserved:
             return None
-        sequence = self._splits.setdefault(model, EvenSequence(self._start))
-        return split.target_at(sequence.next())
+        sequence = self._splits.setdefault(split.model, EvenSequence(self._start))
+        return split.target_at(sequence.next()) or model
 
     def _writes_back(self, model: str | None, target: str) -> bool:
         return model is not None and model != target and not self._settings.expose_target_model

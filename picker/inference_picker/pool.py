@@ -30,6 +30,8 @@ class PoolSnapshot:
 
     endpoints: tuple[Endpoint, ...] = ()
     splits: Mapping[str, ModelSplit] = field(default_factory=dict)
+    other: ModelSplit | None = None
+    """The split of every model name that has none of its own."""
     names: frozenset[str] = frozenset()
     """Every model name that an endpoint lists or a split mentions."""
 
@@ -42,15 +44,22 @@ def make_snapshot(endpoints: Iterable[Endpoint], splits: Iterable[ModelSplit] = 
     """A snapshot of these endpoints and splits; of two splits for one model the first counts."""
     members = tuple(endpoints)
     by_model: dict[str, ModelSplit] = {}
+    other: ModelSplit | None = None
     for split in splits:
-        by_model.setdefault(split.model, split)
+        if split.model is None:
+            other = other or split
+        else:
+            by_model.setdefault(split.model, split)
     names = set(by_model)
-    for split in by_model.values():
+    for split in (*by_model.values(), *([other] if other else [])):
         names.update(target.name for target in split.targets)
     for endpoint in members:
         names |= endpoint.models or frozenset()
     return PoolSnapshot(
-        endpoints=members, splits=MappingProxyType(by_model), names=frozenset(names)
+        endpoints=members,
+        splits=MappingProxyType(by_model),
+        other=other,
+        names=frozenset(names),
     )
 
 

@@ -23,9 +23,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSplit:
-    """The targets of one client-visible model name. Without targets the name stands for itself."""
+    """The targets of one client-visible model name. Without targets the name stands for itself.
 
-    model: str
+    ``model`` is None for the split of every name that has none of its own.
+    """
+
+    model: str | None
     targets: tuple[Target, ...] = ()
 
     @property
@@ -33,14 +36,14 @@ class ModelSplit:
         """Whether targets are listed, and none of them may get requests."""
         return bool(self.targets) and all(target.weight <= 0 for target in self.targets)
 
-    def target_at(self, point: int) -> str:
-        """The target whose share of [0, 2**64) holds the point."""
+    def target_at(self, point: int) -> str | None:
+        """The target whose share of [0, 2**64) holds the point; None where the name stays."""
         if not self.targets:
-            return self.model
+            return None
         bounds = list(accumulate(max(0, target.weight) for target in self.targets))
         if not bounds[-1]:
-            return self.model
-        return self.targets[bisect_right(bounds, point * bounds[-1] >> 64)].name
+            return None
+        return self.targets[bisect_right(bounds, point * bounds[-1] >> 64)].name or None
 
 
 class EvenSequence:

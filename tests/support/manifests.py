@@ -302,6 +302,31 @@ def inference_model(name: str, model_name: str, pool_name: str, **targets: int |
     }
 
 
+def model_rewrite(
+    name: str,
+    model_name: str,
+    pool_name: str,
+    resource: Resource = INFERENCEMODELREWRITE,
+    pool_group: str = INFERENCEPOOL_X.group,
+    **targets: int | None,
+) -> Object:
+    """An InferenceModelRewrite of one rule, its targets as in ``inference_model``."""
+    found = [
+        _without_none({"modelRewrite": target.replace("_", "-"), "weight": weight})
+        for target, weight in targets.items()
+    ]
+    matches = [{"model": {"type": "Exact", "value": model_name}}]
+    return {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": {"name": name},
+        "spec": {
+            "poolRef": {"group": pool_group, "kind": "InferencePool", "name": pool_name},
+            "rules": [{"matches": matches, "targets": found}],
+        },
+    }
+
+
 def _rights(name: str, rules: list[Object]) -> list[Object]:
     group = "rbac.authorization.k8s.io"
     subject = {"kind": "ServiceAccount", "name": name}

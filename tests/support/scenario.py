@@ -23,6 +23,8 @@ from inference_common.kube import (
     GATEWAY,
     HTTPROUTE,
     INFERENCEMODEL,
+    INFERENCEMODELREWRITE,
+    INFERENCEMODELREWRITE_X,
     INFERENCEPOOL,
     NAMESPACE,
     POD,
@@ -48,6 +50,7 @@ _RESOURCES: Final = {
     (resource.api_version, resource.kind): resource
     for resource in (
         *(DEPLOYMENT, GATEWAY, HTTPROUTE, INFERENCEMODEL, INFERENCEPOOL, POD, REPLICASET, ROLLOUT),
+        *(INFERENCEMODELREWRITE, INFERENCEMODELREWRITE_X),
         Resource("", "v1", "services", "Service"),
         Resource("", "v1", "serviceaccounts", "ServiceAccount"),
         Resource("", "v1", "configmaps", "ConfigMap"),

@@ -6,7 +6,14 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from inference_common.kube import INFERENCEMODEL, INFERENCEPOOL_X, POD, PatchKind
+from inference_common.kube import (
+    INFERENCEMODEL,
+    INFERENCEMODELREWRITE,
+    INFERENCEMODELREWRITE_X,
+    INFERENCEPOOL_X,
+    POD,
+    PatchKind,
+)
 from inference_picker.cluster import ClusterSource
 from inference_picker.splits import Target
 from support import manifests
@@ -118,4 +125,28 @@ async def test_splits_follow_the_inference_model(scenario: Scenario) -> None:
         assert {"chat", "v1", "v2"} <= found.names
 
         await scenario.kube.delete(INFERENCEMODEL, "chat", scenario.namespace)
+        await until(source, lambda now: not now.splits)
+
+
+async def test_splits_follow_the_rewrite_of_the_newer_group(scenario: Scenario) -> None:
+    """Both groups are installed here: the older one is ignored."""
+    await scenario.apply(
+        manifests.pool("pool", {"app": "m"}, resource=INFERENCEPOOL_X),
+        manifests.model_rewrite("chat", "chat", "pool", INFERENCEMODELREWRITE, v1=None),
+        manifests.model_rewrite("talk", "talk", "pool", INFERENCEMODELREWRITE_X, v1=None),
+    )
+    async with watching(scenario) as source:
+        assert source.snapshot().splits["chat"].targets == (Target(name="v1", weight=1),)
+        assert "talk" not in source.snapshot().splits
+
+        change = manifests.model_rewrite(
+            "chat", "chat", "pool", INFERENCEMODELREWRITE, v1=90, v2=10
+        )
+        await scenario.kube.patch(
+            INFERENCEMODELREWRITE, "chat", change, scenario.namespace, kind=PatchKind.MERGE
+        )
+        found = await until(source, lambda now: len(now.splits["chat"].targets) == 2)
+        assert found.splits["chat"].targets[1] == Target(name="v2", weight=10)
+
+        await scenario.kube.delete(INFERENCEMODELREWRITE, "chat", scenario.namespace)
         await until(source, lambda now: not now.splits)

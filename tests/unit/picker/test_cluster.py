@@ -1,12 +1,11 @@
-"""From Kubernetes objects to endpoints and splits."""
+"""From Kubernetes objects to endpoints."""
 
 from typing import Any
 
 import pytest
 
-from inference_picker.cluster import endpoints_of, pool_resource, splits_of, takes_requests
+from inference_picker.cluster import endpoints_of, pool_resource, takes_requests
 from inference_picker.errors import ConfigError
-from inference_picker.splits import Target
 
 POOL_V1 = {
     "spec": {
@@ -95,56 +94,8 @@ def test_ipv6_addresses_are_written_in_brackets() -> None:
     assert endpoint.address == "[fd00::1]:8000"
 
 
-def make_model(name: str = "m", created: str = "2026-01-01T00:00:00Z", **spec: Any) -> Any:
-    return {
-        "metadata": {"name": name, "creationTimestamp": created},
-        "spec": {"modelName": "chat", "poolRef": {"name": "pool"}, **spec},
-    }
-
-
 X = "inference.networking.x-k8s.io"
 V1 = "inference.networking.k8s.io"
-
-
-@pytest.mark.parametrize(
-    ("ref", "group", "found"),
-    [
-        pytest.param({"name": "pool"}, X, True, id="group-left-to-its-default"),
-        pytest.param({"name": "pool", "group": X}, X, True, id="old-group"),
-        pytest.param({"name": "pool", "group": V1}, V1, True, id="new-group"),
-        pytest.param({"name": "pool"}, V1, False, id="default-is-not-the-new-group"),
-        pytest.param({"name": "other", "group": X}, X, False, id="other-pool"),
-    ],
-)
-def test_a_split_belongs_to_the_pool_of_its_group_and_name(
-    ref: dict[str, str], group: str, found: bool
-) -> None:
-    assert bool(list(splits_of("pool", group, [make_model(poolRef=ref)]))) is found
-
-
-def test_weights_are_taken_over_and_missing_ones_are_equal() -> None:
-    weighted = make_model(targetModels=[{"name": "a", "weight": 90}, {"name": "b", "weight": 10}])
-    unweighted = make_model(targetModels=[{"name": "a"}, {"name": "b"}])
-    without = make_model()
-
-    found = [
-        next(iter(splits_of("pool", X, [each]))).targets for each in (weighted, unweighted, without)
-    ]
-
-    assert found == [
-        (Target(name="a", weight=90), Target(name="b", weight=10)),
-        (Target(name="a", weight=1), Target(name="b", weight=1)),
-        (),
-    ]
-
-
-def test_the_oldest_of_two_models_of_one_name_comes_first() -> None:
-    young = make_model("a", "2026-02-01T00:00:00Z", targetModels=[{"name": "young"}])
-    old = make_model("b", "2026-01-01T00:00:00Z", targetModels=[{"name": "old"}])
-
-    first, _ = splits_of("pool", X, [young, old])
-
-    assert first.targets[0].name == "old"
 
 
 def test_an_unknown_group_is_refused_with_the_known_ones() -> None:

@@ -57,6 +57,23 @@ def test_a_pick_counts_at_once() -> None:
     assert director.flights.counts == {A.address: 2, B.address: 2}
 
 
+def test_a_split_for_every_other_model_leaves_those_of_their_own_alone() -> None:
+    other = ModelSplit(model=None, targets=(Target(name="v2", weight=1),))
+    director = make_director(make_snapshot([A, B], [other, SPLIT]))
+
+    assert [picked(director, model).target for model in ("base", "anything")] == ["v2", "v2"]
+    targets = {picked(director, "chat").target for _ in range(20)}
+    assert targets == {"v1", "v2"}
+
+
+def test_a_target_without_a_name_leaves_the_models_name() -> None:
+    # The CRD of InferenceModelRewrite allows an empty modelRewrite.
+    other = ModelSplit(model=None, targets=(Target(name="", weight=1),))
+    director = make_director(make_snapshot([A, B], [other]))
+
+    assert picked(director, "base").target == "base"
+
+
 def test_a_model_with_targets_goes_where_the_target_is_loaded() -> None:
     director = make_director()
 
