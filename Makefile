@@ -21,7 +21,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	touch $@
 
 demo: $(VENV)/installed ## Play three canaries on a real cluster on this machine
-	PYTHONPATH=tests $(BIN)/python -m support.demo
+	$(CLUSTER) exec -- $(BIN)/python -m support.demo
 
 up: $(VENV)/installed ## Start the local cluster and leave it running
 	$(CLUSTER) up

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 
 from rich.console import Console
@@ -52,5 +53,15 @@ async def play(console: Console) -> int:
     return 1 if failed else 0
 
 
+def main() -> int:
+    """Play the demo; Ctrl-C ends it without a traceback."""
+    console = Console()
+    try:
+        return asyncio.run(play(console))
+    except KeyboardInterrupt:
+        console.print("\nStopped. The cluster ends with the demo.")
+        return 128 + signal.SIGINT
+
+
 if __name__ == "__main__":
-    sys.exit(asyncio.run(play(Console())))
+    sys.exit(main())
