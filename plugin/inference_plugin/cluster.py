@@ -17,6 +17,8 @@ from inference_common.errors import KubeError
 from inference_common.kube import (
     HTTPROUTE,
     INFERENCEMODEL,
+    INFERENCEMODELREWRITE,
+    INFERENCEMODELREWRITE_X,
     INFERENCEPOOL,
     INFERENCEPOOL_X,
     POD,
@@ -29,15 +31,18 @@ from inference_common.kube import (
 from inference_common.names import FIELD_MANAGER, HASH_LABEL
 from inference_common.revisions import owner_uid
 from inference_common.watching import WatchCache, key_of
+from inference_plugin.errors import StaleError
 from inference_plugin.gateway_status import unaccepted
+from inference_plugin.kinds import Kinds
 from inference_plugin.patches import PoolAim, Write
-from inference_plugin.pools import hash_of
+from inference_plugin.pools import hash_of, is_v1
 from inference_plugin.slim import slim_pod, slim_replica_set, slim_rollout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from inference_common.kube import Kube
+    from inference_plugin.config import ModelListConfig
     from inference_plugin.rollouts import RolloutKey
     from inference_plugin.telemetry import Metrics
 
@@ -55,11 +60,17 @@ WATCHED: Final = (
     INFERENCEPOOL,
     INFERENCEPOOL_X,
     INFERENCEMODEL,
+    INFERENCEMODELREWRITE,
+    INFERENCEMODELREWRITE_X,
 )
+"""In the versions that the objects' shapes were written for. Where only another one is served,
+that one is used."""
 ENDPOINTSLICE: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 _REDUCERS: Final = {POD: slim_pod, REPLICASET: slim_replica_set, ROLLOUT: slim_rollout}
 _DISCOVER_EVERY_S: Final = 30.0
 _ENDPOINTS_FRESH_S: Final = 5.0
+_LIST_S: Final = 3.0
+_BUILT_IN: Final = frozenset({"", "apps"})
 
 
 class Cluster:
@@ -76,6 +87,7 @@ class Cluster:
             resource: WatchCache(kube, resource, reduce=_REDUCERS.get(resource))
             for resource in WATCHED
         }
+        self._kinds = Kinds(kube, clock)
         self._served: set[Resource] = set()
         self._discovered = asyncio.Event()
         self._listeners: list[Listener] = []
@@ -130,6 +142,15 @@ class Cluster:
         """Whether the resource type was found on the API server."""
         return resource in self._served
 
+    def kind(self, group: str, kind: str) -> Resource | None:
+        """The resource type of a kind that ``learn`` has found."""
+        known = self._kinds.get(group, kind)
+        return known.resource if known else None
+
+    def schema(self, resource: Resource) -> Object:
+        """The OpenAPI schema of a kind that ``learn`` has found."""
+        return self._kinds.schema(resource)
+
     def pods(self, namespace: str, selector: Mapping[str, str]) -> Iterable[Object]:
         """Pods with these labels; none for an empty selector."""
         if not selector:
@@ -165,9 +186,7 @@ class Cluster:
 
     def aimed_for_s(self, pool: Object) -> float:
         """Seconds since the pool's selector was last seen to change hands."""
-        resource = INFERENCEPOOL
-        if pool.get("apiVersion") != INFERENCEPOOL.api_version:
-            resource = INFERENCEPOOL_X
+        resource = INFERENCEPOOL if is_v1(pool) else INFERENCEPOOL_X
         uid, _, since = self._aimed.get((resource, *key_of(pool)), ("", None, float("-inf")))
         if uid != pool["metadata"]["uid"]:
             return float("inf")
@@ -186,11 +205,36 @@ class Cluster:
 
     # Live reads and writes
 
+    async def learn(self, listed: ModelListConfig) -> None:
+        """Look up a kind that a configuration names, and watch its objects.
+
+        Costs nothing once it is known. Raises KubeError, ConfigError, and StaleError while its
+        objects have not been listed yet.
+        """
+        found = await self._kinds.learn(listed)
+        if found is not None and found not in self._caches:
+            cache = WatchCache(self.kube, found)
+            cache.subscribe(self._relay(found))
+            cache.start()
+            self._caches[found] = cache
+        known = self.kind(listed.group, listed.kind)
+        if known is None or known in self._served or known not in self._caches:
+            return
+        try:
+            async with asyncio.timeout(_LIST_S):
+                await self._caches[known].synced()
+        except TimeoutError as error:
+            raise StaleError(
+                f"{known.plural}.{known.group} have not been listed yet. The next call is tried "
+                "again."
+            ) from error
+        self._served.add(known)
+
     async def refresh(self, resource: Resource, namespace: str, name: str, cause: str) -> None:
         """Read one object now. One that is gone leaves its cache with its watch event."""
         self._metrics.live_reads.labels(resource.plural, cause).inc()
         try:
-            found = await self.kube.get(resource, name, namespace)
+            found = await self.kube.get(self._caches[resource].resource, name, namespace)
         except KubeError as error:
             if not error.not_found:
                 raise
@@ -208,18 +252,20 @@ class Cluster:
 
     async def write(self, write: Write) -> None:
         """Carry out a planned write and take in its answer. Raises KubeError."""
+        # In the version that is served, which the cache was made for.
+        served = self._caches[write.resource].resource
         if isinstance(write, PoolAim):
             answer = await self.kube.patch(
-                write.resource,
+                served,
                 write.name,
-                write.body,
+                {**write.body, "apiVersion": served.api_version},
                 write.namespace,
                 kind=PatchKind.APPLY,
                 force=True,
             )
         else:
             answer = await self.kube.patch(
-                write.resource, write.name, list(write.operations), write.namespace
+                served, write.name, list(write.operations), write.namespace
             )
         self._caches[write.resource].put(answer)
 
@@ -228,11 +274,18 @@ class Cluster:
         while missing:
             try:
                 for resource in list(missing):
-                    if await self.kube.serves(resource):
-                        missing.remove(resource)
-                        self._caches[resource].start()
-                        self._served.add(resource)
-                        _log.info("watching", resource=resource.plural, group=resource.group)
+                    found = await self._find(resource)
+                    if found is None:
+                        continue
+                    missing.remove(resource)
+                    if found != resource:
+                        self._caches[resource] = WatchCache(
+                            self.kube, found, reduce=_REDUCERS.get(resource)
+                        )
+                        self._caches[resource].subscribe(self._relay(resource))
+                    self._caches[resource].start()
+                    self._served.add(resource)
+                    _log.info("watching", resource=found.plural, api_version=found.api_version)
             except KubeError as error:
                 _log.warning("discovery failed", error=str(error))
                 await asyncio.sleep(1.0)
@@ -240,6 +293,12 @@ class Cluster:
             self._discovered.set()
             if missing:
                 await asyncio.sleep(_DISCOVER_EVERY_S)
+
+    async def _find(self, resource: Resource) -> Resource | None:
+        """The resource type in the version that is served, None where none is."""
+        if resource.group in _BUILT_IN:
+            return resource if await self.kube.serves(resource) else None
+        return await self.kube.find(resource.group, resource.kind, resource.version)
 
     async def _read_endpoints(self, namespace: str, service: str) -> None:
         self._metrics.live_reads.labels(ENDPOINTSLICE.plural, "no_selector").inc()

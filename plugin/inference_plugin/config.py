@@ -12,12 +12,20 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from inference_common.kube import INFERENCEPOOL, INFERENCEPOOL_X
+from inference_common.kube import (
+    INFERENCEMODELREWRITE,
+    INFERENCEMODELREWRITE_X,
+    INFERENCEPOOL,
+    INFERENCEPOOL_X,
+)
 from inference_common.names import PLUGIN_NAME
 from inference_plugin.errors import ConfigError
 
 PATH: Final = f'spec.strategy.canary.trafficRouting.plugins["{PLUGIN_NAME}"]'
 _POOL_GROUPS: Final = (INFERENCEPOOL.group, INFERENCEPOOL_X.group)
+_REWRITE_GROUPS: Final = (INFERENCEMODELREWRITE.group, INFERENCEMODELREWRITE_X.group)
+_MODEL_KEYS: Final = ("inferenceModel", "inferenceModelRewrite", "modelList")
+_FIELD: Final = r"[A-Za-z_][A-Za-z0-9_-]*"
 
 
 class DestinationMode(enum.StrEnum):
@@ -73,12 +81,51 @@ class StaticConfig(_Strict):
         return self
 
 
+class ModelRewriteConfig(_Strict):
+    """One rule of an InferenceModelRewrite: by the model that it matches, or by its index.
+
+    Without ``group`` it is llm-d.ai where that is served, else the older one, as upstream's
+    picker chooses. Without ``model`` and ``rule`` there must be just one rule.
+    """
+
+    name: str = Field(min_length=1)
+    group: str | None = None
+    model: str | None = Field(default=None, min_length=1)
+    rule: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.group not in {None, *_REWRITE_GROUPS}:
+            raise ValueError(
+                f"group must be one of {', '.join(_REWRITE_GROUPS)}, not {self.group!r}"
+            )
+        if self.model is not None and self.rule is not None:
+            raise ValueError("at most one of model and rule may be given, found both")
+        return self
+
+
+class ModelListConfig(_Strict):
+    """A weighted list anywhere below the spec of one object of any kind.
+
+    ``listPath`` leads from the object's root to the list by field names, as ``spec.versions``.
+    """
+
+    kind: str = Field(min_length=1)
+    group: str = Field(min_length=1)
+    name: str = Field(min_length=1)
+    listPath: str = Field(pattern=rf"^spec(\.{_FIELD})+$")  # noqa: N815
+    nameKey: str = Field(default="name", pattern=f"^{_FIELD}$")  # noqa: N815
+    weightKey: str = Field(default="weight", pattern=f"^{_FIELD}$")  # noqa: N815
+
+
 class RouterConfig(_Strict):
     """The whole configuration; names are those of the JSON."""
 
     httpRoute: str | None = Field(default=None, min_length=1)  # noqa: N815 - the JSON's name
     httpRoutes: tuple[RouteConfig, ...] = ()  # noqa: N815
     inferenceModel: str | None = Field(default=None, min_length=1)  # noqa: N815
+    inferenceModelRewrite: ModelRewriteConfig | None = None  # noqa: N815
+    modelList: ModelListConfig | None = None  # noqa: N815
     namespace: str | None = Field(default=None, min_length=1)
     inferencePools: tuple[str, str] | None = None  # noqa: N815
     poolGroup: str = INFERENCEPOOL.group  # noqa: N815
@@ -96,11 +143,12 @@ class RouterConfig(_Strict):
         return self
 
     def _check_objects(self) -> None:
-        given = [key for key in ("httpRoute", "httpRoutes", "inferenceModel") if getattr(self, key)]
+        keys = ("httpRoute", "httpRoutes", *_MODEL_KEYS)
+        given = [key for key in keys if getattr(self, key)]
         if len(given) != 1:
             found = "none of them" if not given else " and ".join(given)
             raise ValueError(
-                f"exactly one of httpRoute, httpRoutes and inferenceModel is needed, found {found}"
+                f"exactly one of {', '.join(keys[:-1])} and {keys[-1]} is needed, found {found}"
             )
         names = [route.name for route in self.routes]
         if len(set(names)) != len(names):
@@ -115,10 +163,10 @@ class RouterConfig(_Strict):
                 "at most one of inferencePools, destinationKind and static may be given, "
                 f"found {' and '.join(given)}"
             )
-        if self.inferenceModel and given:
+        if self.model_key and given:
             raise ValueError(
-                f"{given[0]} does not go with inferenceModel: the targets of an InferenceModel are "
-                "named by the annotation of each revision's pod template"
+                f"{given[0]} does not go with {self.model_key}: its targets are named by the "
+                "annotation of each revision's pod template"
             )
         if self.inferencePools and self.inferencePools[0] == self.inferencePools[1]:
             raise ValueError(
@@ -135,9 +183,14 @@ class RouterConfig(_Strict):
         return (RouteConfig(name=self.httpRoute),) if self.httpRoute else self.httpRoutes
 
     @property
+    def model_key(self) -> str | None:
+        """The key that names a model split; None where routes carry the weights."""
+        return next((key for key in _MODEL_KEYS if getattr(self, key)), None)
+
+    @property
     def mode(self) -> DestinationMode:
         """How hashes become destinations."""
-        if self.inferenceModel:
+        if self.model_key:
             return DestinationMode.MODEL
         if self.inferencePools:
             return DestinationMode.HASH_ADDRESSED

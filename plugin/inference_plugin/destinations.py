@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from inference_common.kube import INFERENCEPOOL, INFERENCEPOOL_X, SERVICE
+from inference_common.kube import SERVICE
 from inference_common.names import DESTINATION_ANNOTATION, HASH_LABEL, IDENTITY_ANNOTATION
 from inference_common.revisions import Revision, revision_of
 from inference_plugin.backends import Backend
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from inference_common.kube import Resource
     from inference_plugin.config import RouterConfig
     from inference_plugin.rollouts import Command
+    from inference_plugin.splits import ModelSplit
     from inference_plugin.view import View
 
 Object = dict[str, Any]
@@ -111,8 +112,10 @@ def named(
     ), waits
 
 
-def adapters(command: Command, view: View, model: Object) -> tuple[Target[str], tuple[Wait, ...]]:
-    """Targets of an InferenceModel named by the annotation of each revision's pod template.
+def adapters(
+    command: Command, view: View, split: ModelSplit
+) -> tuple[Target[str], tuple[Wait, ...]]:
+    """Targets of a model split named by the annotation of each revision's pod template.
 
     Whether the adapter is loaded is the prober's word: its pod is the revision's, and Argo
     Rollouts gives no weight to a revision without an available pod.
@@ -125,7 +128,7 @@ def adapters(command: Command, view: View, model: Object) -> tuple[Target[str], 
         stable=names[command.hashes.stable],
         homes=frozenset(shares),
         required=frozenset(shares),
-        gate=lambda _: _model_gate(view, model),
+        gate=lambda _: _model_gate(view, split),
     ), waits
 
 
@@ -299,18 +302,17 @@ def _pool_state(command: Command, view: View, pool: Object, share: Fraction) -> 
     )
 
 
-def _model_gate(view: View, model: Object) -> Wait | None:
-    ref = (model.get("spec") or {}).get("poolRef") or {}
-    group = ref.get("group") or INFERENCEPOOL_X.group
-    resource = INFERENCEPOOL if group == INFERENCEPOOL.group else INFERENCEPOOL_X
-    namespace = model["metadata"]["namespace"]
+def _model_gate(view: View, split: ModelSplit) -> Wait | None:
+    resource = split.pool_resource
+    if resource is None:
+        return None
     return backend_gate(
         view,
         Backend(
             group=resource.group,
             kind=resource.kind,
-            namespace=namespace,
-            name=str(ref.get("name", "")),
+            namespace=split.obj["metadata"]["namespace"],
+            name=str(split.obj["spec"]["poolRef"].get("name", "")),
         ),
     )
 

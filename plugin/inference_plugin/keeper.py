@@ -17,7 +17,7 @@ import structlog
 
 from inference_common.errors import KubeError
 from inference_common.kube import ROLLOUT
-from inference_plugin import commanded, models, routes
+from inference_plugin import commanded
 from inference_plugin.config import DriftPolicy, parse_config
 from inference_plugin.destinations import UnknownRevisionError
 from inference_plugin.errors import (
@@ -28,6 +28,7 @@ from inference_plugin.errors import (
     StaleError,
 )
 from inference_plugin.events import Note
+from inference_plugin.managed import drift_of, restore
 from inference_plugin.patches import ObjectPatch
 from inference_plugin.planning import Decision, Permissions, managed_objects, plan
 from inference_plugin.rollouts import (
@@ -41,7 +42,7 @@ from inference_plugin.shares import Hashes, Weighting
 from inference_plugin.targets import WaitReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from inference_plugin.cluster import Cluster
     from inference_plugin.events import Recorder
@@ -249,6 +250,9 @@ class Keeper:
         if spec is None or hashes is None:
             self._settled = True
             return None
+        listed = parse_config(spec.config).modelList
+        if listed is not None:
+            await cluster.learn(listed)
         drift_retry_s = await self._mend(spec)
         command = self._wanted(rollout, spec, hashes)
         if command is None:
@@ -300,7 +304,7 @@ class Keeper:
         """The managed objects that carry a commanded state of this very Rollout."""
         config = parse_config(spec.config)
         found = []
-        for where in managed_objects(spec, config, self._tools.permissions):
+        for where in managed_objects(spec, config, self._tools.permissions, self._tools.cluster):
             obj = self._tools.cluster.get(*where)
             entry = commanded.read(obj, str(self.key)) if obj else None
             if obj and entry and entry.uid == spec.uid:
@@ -309,10 +313,10 @@ class Keeper:
 
     async def _mend(self, spec: RolloutSpec) -> float | None:
         """Put back managed weights that somebody else changed; returns when to look again."""
-        policy = parse_config(spec.config).drift
+        config = parse_config(spec.config)
+        policy = config.drift
         for where, obj, entry in self._entries(spec):
-            module = models if where[0].kind == "InferenceModel" else routes
-            drift = module.drift_of(obj, entry)
+            drift = drift_of(where[0], obj, entry, config)
             if not drift:
                 self._tools.recorder.clear(spec.uid, WaitReason.DRIFT)
                 continue
@@ -343,8 +347,7 @@ class Keeper:
                 entry = commanded.read(obj, str(self.key)) if obj else None
                 if obj is None or entry is None or entry.uid != spec.uid:
                     return
-                module = models if where[0].kind == "InferenceModel" else routes
-                patch = module.restore(obj, entry)
+                patch = restore(where[0], obj, entry, parse_config(spec.config))
                 if patch is None:
                     self._standing_for(spec, WaitReason.DRIFT, f"{text} It can't be put back.")
                     return
@@ -379,7 +382,9 @@ class Keeper:
         """
         cluster = self._tools.cluster
         config = parse_config(command.spec.config)
-        objects = managed_objects(command.spec, config, self._tools.permissions)
+        if config.modelList is not None:
+            await cluster.learn(config.modelList)
+        objects = managed_objects(command.spec, config, self._tools.permissions, cluster)
         asked: set[str] = set()
         wrote = False
         async with self._tools.locks.hold(objects):
@@ -599,11 +604,3 @@ class Keeper:
 def _is_soon(decision: Decision) -> bool:
     """Whether what is missing belongs to every healthy step: gateway and settling, not pods."""
     return all(wait.quiet for wait in decision.waits)
-
-
-def objects_of(spec: RolloutSpec, permissions: Permissions) -> Sequence[tuple[Any, str, str]]:
-    """The objects that carry a Rollout's weights, for finding its keeper; none if misconfigured."""
-    try:
-        return managed_objects(spec, parse_config(spec.config), permissions)
-    except ConfigError:
-        return ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from inference_common.kube import HTTPROUTE, INFERENCEMODEL, ROLLOUT
+from inference_common.kube import HTTPROUTE, ROLLOUT
 from inference_plugin import commanded
 from inference_plugin.keeper import Keeper, Tools
 from inference_plugin.rollouts import RolloutKey, is_being_deleted, key_of, spec_of
@@ -47,12 +47,11 @@ class Keepers:
         if resource == ROLLOUT:
             self._on_rollout(kind, obj)
             return
-        if resource in {HTTPROUTE, INFERENCEMODEL}:
-            for name in commanded.read_all(obj):
-                namespace, _, short = name.partition("/")
-                keeper = self._keepers.get(RolloutKey(namespace=namespace, name=short))
-                if keeper is not None and not keeper.is_active:
-                    keeper.wake()
+        for name in commanded.read_all(obj):
+            namespace, _, short = name.partition("/")
+            keeper = self._keepers.get(RolloutKey(namespace=namespace, name=short))
+            if keeper is not None and not keeper.is_active:
+                keeper.wake()
         namespace = obj["metadata"].get("namespace", "")
         for key, keeper in self._keepers.items():
             if keeper.is_active and (key.namespace == namespace or resource == HTTPROUTE):

@@ -1,16 +1,15 @@
-"""InferenceModel: from shares to a new ``spec.targetModels``.
+"""A model split: from shares to a new weighted list.
 
-The CRD (gateway-api-inference-extension v0.5.1, inferencemodels) wants a weight of at least 1,
-weights on all targets or on none, and at most 10 targets. A share of zero therefore removes the
-target, and everything on one revision leaves its target alone.
+The CRDs want a weight of at least 1 (gateway-api-inference-extension v0.5.1, inferencemodels;
+llm-d-router apix/v1alpha2, inferencemodelrewrites). A share of zero therefore removes the target,
+and everything on one revision leaves its target alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from inference_common.kube import INFERENCEMODEL
 from inference_plugin import commanded, weighted
 from inference_plugin.apportion import LIMIT
 from inference_plugin.commanded import Commanded, Placed
@@ -21,50 +20,51 @@ from inference_plugin.targets import Context, ObjectPlan, Target, Wait, WaitReas
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from inference_plugin.splits import ModelSplit
+
 Object = dict[str, Any]
-_PLACE: Final = ""
-_MAX_TARGETS: Final = 10
 
 
-def plan_model(model: Object, target: Target[str], *, context: Context) -> ObjectPlan:
+def plan_model(split: ModelSplit, target: Target[str], *, context: Context) -> ObjectPlan:
     """The patch that gives the managed targets their shares; others keep theirs.
 
     Raises ConfigError when the list holds only targets that are not managed: then there is no
     share to split.
     """
-    entry = commanded.read(model, context.rollout)
+    entry = commanded.read(split.obj, context.rollout)
     current = entry if entry and entry.uid == context.uid else None
-    _refuse_claimed(model, target, context)
-    drift = drift_of(model, current) if current else ""
-    targets = targets_of(model)
-    known = set(target.shares) | (set(current.items) if current else set())
-    entries = _entries(targets, known)
+    _refuse_claimed(split, target, context)
+    drift = drift_of(split, current) if current else ""
+    known = set(target.shares) | {placed.item for placed in _placed_here(split, current)}
+    entries = _entries(split, known)
+    _refuse_doubles(split, entries)
     wanted = weighted.Wanted(shares=target.shares, maximum=target.maximum, stable=target.stable)
     gates = {name: target.gate(name) for name in weighted.raised(entries, wanted)}
     waits = [wait for wait in gates.values() if wait]
-    if drift and context.report_drift and current and _says_the_same(current, wanted):
-        message = f"{title_of(model)}: targets differ from what was commanded ({drift}); drift is "
-        waits.append(Wait(reason=WaitReason.DRIFT, message=f"{message}only reported."))
+    if drift and context.report_drift and current and _says_the_same(split, current, wanted):
+        message = f"{split.title}: targets differ from what was commanded ({drift}); drift is only "
+        waits.append(Wait(reason=WaitReason.DRIFT, message=f"{message}reported."))
         return ObjectPlan(patch=None, entry=entry, waits=tuple(waits), drifted=True)
     blocked = {name for name, wait in gates.items() if wait}
     try:
-        split = weighted.resplit(entries, replace(wanted, blocked=blocked))
+        resplit = weighted.resplit(entries, replace(wanted, blocked=blocked))
     except weighted.NoShareError as error:
-        found = ", ".join(repr(item["name"]) for item in targets)
+        found = ", ".join(map(repr, split.names))
         wants = ", ".join(map(repr, sorted(target.shares)))
         raise ConfigError(
-            f"{title_of(model)}: spec.targetModels has none of {wants} (found {found}). Add the "
+            f"{split.title}: {split.field} has none of {wants} (found {found}). Add the "
             "stable one, or correct the annotation of the Rollout's pod template."
         ) from error
     placed = tuple(
-        Placed(place=_PLACE, item=name, weight=weight) for name, weight in split.managed.items()
+        Placed(place=split.place, item=name, weight=weight)
+        for name, weight in resplit.managed.items()
     )
-    if not split.changed and current is not None and set(current.placed) == set(placed):
+    if not resplit.changed and current is not None and set(current.placed) == set(placed):
         return ObjectPlan(patch=None, entry=entry, waits=tuple(waits))
-    after = _targets(targets, split) if split.changed else list(targets)
+    after = _targets(split, resplit) if resplit.changed else list(split.entries)
     before = {item.item: item.weight for item in entries if item.managed}
     drained = sorted(
-        name for name, weight in before.items() if weight and not split.managed.get(name, 0)
+        name for name, weight in before.items() if weight and not resplit.managed.get(name, 0)
     )
     new = Commanded(
         rollout=context.rollout,
@@ -80,13 +80,11 @@ def plan_model(model: Object, target: Target[str], *, context: Context) -> Objec
     )
     notes = (
         ()
-        if split.exact
-        else (
-            f"{title_of(model)}: no weights up to {LIMIT} hold the split exactly; it was rounded.",
-        )
+        if resplit.exact
+        else (f"{split.title}: no weights up to {LIMIT} hold the split exactly; it was rounded.",)
     )
     return ObjectPlan(
-        patch=_patch(model, after, new, changed=split.changed),
+        patch=_patch(split, after, new, changed=resplit.changed),
         entry=entry,
         waits=tuple(waits),
         notes=notes,
@@ -94,127 +92,142 @@ def plan_model(model: Object, target: Target[str], *, context: Context) -> Objec
     )
 
 
-def drift_of(model: Object, entry: Commanded) -> str:
+def drift_of(split: ModelSplit, entry: Commanded) -> str:
     """The managed targets that are not what was commanded, in words; empty when none differs."""
-    live = {item["name"]: int(item.get("weight", 1)) for item in targets_of(model)}
+    live = dict(zip(split.names, split.weights, strict=True))
     return "; ".join(
         f"{placed.item}: {live.get(placed.item, 'absent')}, commanded {placed.weight or 'absent'}"
-        for placed in entry.placed
+        for placed in _placed_here(split, entry)
         if live.get(placed.item, 0) != placed.weight
     )
 
 
-def restore(model: Object, entry: Commanded) -> ObjectPatch | None:
+def restore(split: ModelSplit, entry: Commanded) -> ObjectPatch | None:
     """The patch that puts back the managed targets as commanded; None when nothing differs."""
-    drift = drift_of(model, entry)
+    drift = drift_of(split, entry)
     if not drift:
         return None
-    wanted = {placed.item: placed.weight for placed in entry.placed}
-    split = weighted.Resplit(
+    wanted = {placed.item: placed.weight for placed in _placed_here(split, entry)}
+    names = split.names
+    resplit = weighted.Resplit(
         managed=wanted,
-        others={
-            at: int(item.get("weight", 1))
-            for at, item in enumerate(targets_of(model))
-            if item["name"] not in wanted
-        },
+        others={at: weight for at, weight in enumerate(split.weights) if names[at] not in wanted},
         changed=True,
         exact=True,
     )
-    changes = _changes(model, _targets(targets_of(model), split))
+    changes = _changes(split, _targets(split, resplit))
     return ObjectPatch(
-        resource=INFERENCEMODEL,
-        namespace=model["metadata"]["namespace"],
-        name=model["metadata"]["name"],
-        operations=guarded(model, changes, None),
-        summary=f"{title_of(model)}: {drift}; put back",
+        resource=split.resource,
+        namespace=split.obj["metadata"]["namespace"],
+        name=split.obj["metadata"]["name"],
+        operations=guarded(split.obj, changes, None),
+        summary=f"{split.title}: {drift}; put back",
     )
 
 
-def targets_of(model: Object) -> Sequence[Object]:
-    """``spec.targetModels``; empty where there is none."""
-    targets: Sequence[Object] = model.get("spec", {}).get("targetModels") or []
-    return targets
+def _placed_here(split: ModelSplit, entry: Commanded | None) -> list[Placed]:
+    """What was commanded in this list; another list of the object is none of its business."""
+    return [placed for placed in (entry.placed if entry else ()) if placed.place == split.place]
 
 
-def title_of(model: Object) -> str:
-    """The model for a message."""
-    metadata = model["metadata"]
-    return f"InferenceModel {metadata['namespace']}/{metadata['name']}"
-
-
-def _targets(targets: Sequence[Object], split: weighted.Resplit) -> list[Object]:
+def _targets(split: ModelSplit, resplit: weighted.Resplit) -> list[Object]:
+    """The list with its new weights: a managed target without one leaves it, another one stays."""
     after = []
-    for at, item in enumerate(targets):
-        weight = split.others[at] if at in split.others else split.managed[item["name"]]
+    names = split.names
+    for at, item in enumerate(split.entries):
+        weight = resplit.others[at] if at in resplit.others else resplit.managed[names[at]]
         if weight:
-            after.append({**item, "weight": weight})
-    present = {item["name"] for item in targets}
+            after.append({**item, split.weight_key: weight})
+        elif at in resplit.others:
+            after.append(item)
     after += [
-        {"name": name, "weight": weight}
-        for name, weight in split.managed.items()
-        if weight and name not in present
+        split.entry(name, weight)
+        for name, weight in resplit.managed.items()
+        if weight and name not in names
     ]
-    if len(after) > _MAX_TARGETS:
+    if split.most is not None and len(after) > split.most:
         raise ConfigError(
-            f"spec.targetModels would have {len(after)} targets; {_MAX_TARGETS} are allowed. "
+            f"{split.field} would have {len(after)} targets; {split.most} are allowed. "
             "Remove the ones that are no longer needed."
         )
     return after
 
 
-def _patch(model: Object, after: list[Object], entry: Commanded, *, changed: bool) -> ObjectPatch:
-    changes = _changes(model, after) if changed else []
-    summary = _summary(targets_of(model), after) if changed else "taken over as it is"
+def _patch(
+    split: ModelSplit, after: list[Object], entry: Commanded, *, changed: bool
+) -> ObjectPatch:
+    changes = _changes(split, after) if changed else []
+    summary = _summary(split, after) if changed else "taken over as it is"
     return ObjectPatch(
-        resource=INFERENCEMODEL,
-        namespace=model["metadata"]["namespace"],
-        name=model["metadata"]["name"],
-        operations=guarded(model, changes, commanded.annotation_value(model, entry)),
-        summary=f"{title_of(model)}: {summary}",
+        resource=split.resource,
+        namespace=split.obj["metadata"]["namespace"],
+        name=split.obj["metadata"]["name"],
+        operations=guarded(split.obj, changes, commanded.annotation_value(split.obj, entry)),
+        summary=f"{split.title}: {summary}",
     )
 
 
-def _changes(model: Object, after: list[Object]) -> list[Operation]:
-    path = "/spec/targetModels"
-    if "targetModels" not in model["spec"]:
-        return [{"op": "add", "path": path, "value": after}]
+def _changes(split: ModelSplit, after: list[Object]) -> list[Operation]:
+    parent: Any = split.obj
+    for part in split.path[:-1]:
+        parent = parent.get(part) if isinstance(parent, dict) else parent[part]
+        if parent is None:
+            raise ConfigError(
+                f"{split.title} has no {split.field}, nor what it would stand in. Write the list "
+                "with the stable target."
+            )
+    if split.path[-1] not in parent:
+        return [{"op": "add", "path": split.pointer, "value": after}]
     return [
-        {"op": "test", "path": path, "value": list(targets_of(model))},
-        {"op": "replace", "path": path, "value": after},
+        {"op": "test", "path": split.pointer, "value": list(split.entries)},
+        {"op": "replace", "path": split.pointer, "value": after},
     ]
 
 
-def _summary(before: Sequence[Object], after: Sequence[Object]) -> str:
-    old: Mapping[str, Any] = {item["name"]: item.get("weight", 1) for item in before}
-    new: Mapping[str, Any] = {item["name"]: item.get("weight", 1) for item in after}
-    return ", ".join(
+def _summary(split: ModelSplit, after: Sequence[Object]) -> str:
+    old = dict(zip(split.names, split.weights, strict=True))
+    new: Mapping[str, Any] = {
+        str(item.get(split.name_key, "")): item.get(split.weight_key, 0) for item in after
+    }
+    moved = ", ".join(
         f"{name} {old.get(name, 'absent')} to {new.get(name, 'absent')}"
         for name in [*old, *(name for name in new if name not in old)]
         if old.get(name) != new.get(name)
     )
+    where = f"{split.place}: " if split.place else ""
+    return where + moved
 
 
-def _entries(targets: Sequence[Object], known: Collection[str]) -> list[weighted.Entry]:
+def _entries(split: ModelSplit, known: Collection[str]) -> list[weighted.Entry]:
     return [
-        weighted.Entry(
-            item=item["name"], weight=int(item.get("weight", 1)), managed=item["name"] in known
-        )
-        for item in targets
+        weighted.Entry(item=name, weight=weight, managed=name in known)
+        for name, weight in zip(split.names, split.weights, strict=True)
     ]
 
 
-def _says_the_same(entry: Commanded, wanted: weighted.Wanted) -> bool:
+def _says_the_same(split: ModelSplit, entry: Commanded, wanted: weighted.Wanted) -> bool:
     placed = [
-        weighted.Entry(item=item.item, weight=item.weight, managed=True) for item in entry.placed
+        weighted.Entry(item=item.item, weight=item.weight, managed=True)
+        for item in _placed_here(split, entry)
     ]
     return not weighted.resplit(placed, wanted).changed
 
 
-def _refuse_claimed(model: Object, target: Target[str], context: Context) -> None:
-    for name, entry in commanded.read_all(model).items():
-        shared = entry.items & set(target.shares)
+def _refuse_doubles(split: ModelSplit, entries: Sequence[weighted.Entry]) -> None:
+    managed = [entry.item for entry in entries if entry.managed]
+    for item in managed:
+        if managed.count(item) > 1:
+            raise ConfigError(
+                f"{split.title}: {item!r} appears {managed.count(item)} times in {split.field}. "
+                "Keep one."
+            )
+
+
+def _refuse_claimed(split: ModelSplit, target: Target[str], context: Context) -> None:
+    for name, entry in commanded.read_all(split.obj).items():
+        shared = {placed.item for placed in _placed_here(split, entry)} & set(target.shares)
         if name != context.rollout and shared and context.owner_lives(name, entry.uid):
             raise ConfigError(
-                f"{title_of(model)}: {', '.join(sorted(shared))} is managed by Rollout {name}. "
-                "Give each Rollout its own InferenceModel."
+                f"{split.title}: {', '.join(sorted(shared))} is managed by Rollout {name}. "
+                f"Give each Rollout its own {split.resource.kind}."
             )

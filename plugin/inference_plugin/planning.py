@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from inference_common.kube import (
     HTTPROUTE,
     INFERENCEMODEL,
+    INFERENCEMODELREWRITE,
+    INFERENCEMODELREWRITE_X,
     INFERENCEPOOL,
     INFERENCEPOOL_X,
     ROLLOUT,
@@ -27,13 +29,15 @@ from inference_plugin.pools import aim
 from inference_plugin.rollouts import spec_of
 from inference_plugin.route_plan import plan_route
 from inference_plugin.routes import managed_rules, shares_of, title_of
+from inference_plugin.schemas import list_fault
+from inference_plugin.splits import split_of
 from inference_plugin.targets import Context, ObjectPlan, Wait, WaitReason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inference_plugin.backends import Backend
-    from inference_plugin.config import RouterConfig
+    from inference_plugin.config import ModelListConfig, RouterConfig
     from inference_plugin.patches import Write
     from inference_plugin.rollouts import Command, RolloutSpec
     from inference_plugin.targets import Target
@@ -105,11 +109,12 @@ def plan(command: Command, view: View, *, now: float, permissions: Permissions) 
 
 
 def managed_objects(
-    spec: RolloutSpec, config: RouterConfig, permissions: Permissions
+    spec: RolloutSpec, config: RouterConfig, permissions: Permissions, view: View
 ) -> list[tuple[Resource, str, str]]:
     """The objects that carry the weights: resource, namespace, name.
 
-    Raises ConfigError for a namespace that is not permitted.
+    Raises ConfigError for a namespace that is not permitted, and for a configured list that the
+    API server does not keep.
     """
     own = spec.key.namespace
     namespace = config.namespace or own
@@ -121,7 +126,41 @@ def managed_objects(
         )
     if config.inferenceModel:
         return [(INFERENCEMODEL, namespace, config.inferenceModel)]
+    if config.inferenceModelRewrite:
+        resource = _rewrite_resource(config.inferenceModelRewrite.group, view)
+        return [(resource, namespace, config.inferenceModelRewrite.name)]
+    if config.modelList:
+        return [(_list_resource(config.modelList, view), namespace, config.modelList.name)]
     return [(HTTPROUTE, namespace, route.name) for route in config.routes]
+
+
+def _rewrite_resource(group: str | None, view: View) -> Resource:
+    """The resource type of InferenceModelRewrites.
+
+    Upstream's picker ignores the older group where both are installed (llm-d-router
+    pkg/epp/server/controller_config.go).
+    """
+    legacy = group == INFERENCEMODELREWRITE_X.group
+    if legacy or (group is None and not view.serves(INFERENCEMODELREWRITE)):
+        return INFERENCEMODELREWRITE_X
+    return INFERENCEMODELREWRITE
+
+
+def _list_resource(listed: ModelListConfig, view: View) -> Resource:
+    resource = view.kind(listed.group, listed.kind)
+    if resource is None:
+        raise ConfigError(
+            f"This cluster serves no kind {listed.kind} in the group {listed.group}. Install its "
+            "CustomResourceDefinition, or correct modelList.kind and modelList.group."
+        )
+    fault = list_fault(view.schema(resource), listed)
+    if fault:
+        raise ConfigError(
+            f"{resource.kind} ({resource.api_version}) of this cluster has {fault}, so that the "
+            "API server would drop what is written there. Correct modelList, or install the "
+            "version of its CustomResourceDefinition that has it."
+        )
+    return resource
 
 
 def read_object(view: View, resource: Resource, namespace: str, name: str) -> Object:
@@ -145,7 +184,8 @@ def _plan_routes(
     command: Command, config: RouterConfig, view: View, now: float, permissions: Permissions
 ) -> Decision:
     routes = [
-        read_object(view, *where) for where in managed_objects(command.spec, config, permissions)
+        read_object(view, *where)
+        for where in managed_objects(command.spec, config, permissions, view)
     ]
     if config.mode is DestinationMode.HASH_ADDRESSED:
         return _plan_hash_pools(command, config, view, now, routes)
@@ -219,15 +259,15 @@ def _plan_hash_pools(
 def _plan_model(
     command: Command, config: RouterConfig, view: View, now: float, permissions: Permissions
 ) -> Decision:
-    [where] = managed_objects(command.spec, config, permissions)
-    model = read_object(view, *where)
-    target, waits = destinations.adapters(command, view, model)
+    [where] = managed_objects(command.spec, config, permissions, view)
+    split = split_of(read_object(view, *where), where[0], config)
+    target, waits = destinations.adapters(command, view, split)
     held_back = _without_stable(command, target.gate(target.stable))
     if held_back:
         return held_back
-    plan_ = plan_model(model, target, context=_context(command, config, view, now))
-    # Nothing reports that an InferenceModel was taken in: upstream's picker never writes its
-    # status, so that reading it back is all the verification there is.
+    plan_ = plan_model(split, target, context=_context(command, config, view, now))
+    # Nothing reports that a split was taken in: upstream's picker never writes a status, so that
+    # reading it back is all the verification there is.
     return Decision(
         writes=(plan_.patch,) if plan_.patch else (),
         waits=(*waits, *plan_.waits),

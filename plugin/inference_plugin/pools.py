@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 
+def is_v1(pool: Object) -> bool:
+    """Whether the pool is of the v1 API's group, whose shape differs from v1alpha2's."""
+    return str(pool.get("apiVersion", "")).startswith(f"{INFERENCEPOOL.group}/")
+
+
 def selector_of(pool: Object) -> Mapping[str, str]:
     """The labels of the pool's members: v1 has them under matchLabels, v1alpha2 flat."""
     selector: Mapping[str, Any] = pool.get("spec", {}).get("selector") or {}
-    if pool.get("apiVersion") == INFERENCEPOOL.api_version:
+    if is_v1(pool):
         labels: Mapping[str, str] = selector.get("matchLabels") or {}
         return labels
     return selector

@@ -24,6 +24,12 @@ class View(Protocol):
     def serves(self, resource: Resource) -> bool:
         """Whether the API server has this resource type."""
 
+    def kind(self, group: str, kind: str) -> Resource | None:
+        """The served resource type of a kind that was asked for, None where there is none."""
+
+    def schema(self, resource: Resource) -> Object:
+        """The OpenAPI schema of such a kind; {} where it is not known."""
+
     def pods(self, namespace: str, selector: Mapping[str, str]) -> Iterable[Object]:
         """The pods with these labels."""
 

@@ -6,7 +6,7 @@ would write stands in manifests/examples.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from inference_common.kube import (
     INFERENCEMODEL,
@@ -16,6 +16,9 @@ from inference_common.kube import (
     Resource,
 )
 from inference_common.names import DESTINATION_ANNOTATION, IDENTITY_ANNOTATION, PLUGIN_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Object = dict[str, Any]
 
@@ -306,13 +309,14 @@ def model_rewrite(
     name: str,
     model_name: str,
     pool_name: str,
+    targets: Mapping[str, int | None],
+    *,
     resource: Resource = INFERENCEMODELREWRITE,
     pool_group: str = INFERENCEPOOL_X.group,
-    **targets: int | None,
 ) -> Object:
-    """An InferenceModelRewrite of one rule, its targets as in ``inference_model``."""
+    """An InferenceModelRewrite of one rule; no weight key where a target's weight is None."""
     found = [
-        _without_none({"modelRewrite": target.replace("_", "-"), "weight": weight})
+        _without_none({"modelRewrite": target, "weight": weight})
         for target, weight in targets.items()
     ]
     matches = [{"model": {"type": "Exact", "value": model_name}}]

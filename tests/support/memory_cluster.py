@@ -44,6 +44,7 @@ class MemoryCluster:
         self.writes: list[Write] = []
         self.reads: list[str] = []
         self.unserved: set[Resource] = set()
+        self.schemas: dict[Resource, Object] = {}
         self.before_write: Callable[[Write], None] | None = None
         self._versions = itertools.count(1)
         self._accepted: dict[tuple[str, str], tuple[int, float]] = {}
@@ -114,6 +115,14 @@ class MemoryCluster:
     def serves(self, resource: Resource) -> bool:
         return resource not in self.unserved
 
+    def kind(self, group: str, kind: str) -> Resource | None:
+        return next(
+            (each for each in self.schemas if (each.group, each.kind) == (group, kind)), None
+        )
+
+    def schema(self, resource: Resource) -> Object:
+        return self.schemas.get(resource, {})
+
     def pods(self, namespace: str, selector: Mapping[str, str]) -> Iterator[Object]:
         for (resource, space, _), obj in self.objects.items():
             labels = obj["metadata"].get("labels") or {}
@@ -150,6 +159,9 @@ class MemoryCluster:
     def available(self, namespace: str, rollout_uid: str, pod_template_hash: str) -> int:
         del namespace, rollout_uid
         return sum(1 for _ in self.pods(NAMESPACE, {HASH_LABEL: pod_template_hash}))
+
+    async def learn(self, listed: object) -> None:
+        del listed
 
     async def refresh(self, resource: Resource, namespace: str, name: str, cause: str) -> None:
         del namespace

@@ -132,16 +132,16 @@ async def test_splits_follow_the_rewrite_of_the_newer_group(scenario: Scenario) 
     """Both groups are installed here: the older one is ignored."""
     await scenario.apply(
         manifests.pool("pool", {"app": "m"}, resource=INFERENCEPOOL_X),
-        manifests.model_rewrite("chat", "chat", "pool", INFERENCEMODELREWRITE, v1=None),
-        manifests.model_rewrite("talk", "talk", "pool", INFERENCEMODELREWRITE_X, v1=None),
+        manifests.model_rewrite("chat", "chat", "pool", {"v1": None}),
+        manifests.model_rewrite(
+            "talk", "talk", "pool", {"v1": None}, resource=INFERENCEMODELREWRITE_X
+        ),
     )
     async with watching(scenario) as source:
         assert source.snapshot().splits["chat"].targets == (Target(name="v1", weight=1),)
         assert "talk" not in source.snapshot().splits
 
-        change = manifests.model_rewrite(
-            "chat", "chat", "pool", INFERENCEMODELREWRITE, v1=90, v2=10
-        )
+        change = manifests.model_rewrite("chat", "chat", "pool", {"v1": 90, "v2": 10})
         await scenario.kube.patch(
             INFERENCEMODELREWRITE, "chat", change, scenario.namespace, kind=PatchKind.MERGE
         )

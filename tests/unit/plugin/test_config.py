@@ -35,6 +35,23 @@ def parse(config: Any) -> Any:
         ),
         pytest.param({"httpRoute": "chat"}, DestinationMode.STATIC, id="services"),
         pytest.param({"inferenceModel": "travel"}, DestinationMode.MODEL, id="adapters"),
+        pytest.param(
+            {"inferenceModelRewrite": {"name": "travel", "model": "chat"}},
+            DestinationMode.MODEL,
+            id="targets-of-a-rewrite",
+        ),
+        pytest.param(
+            {
+                "modelList": {
+                    "kind": "InferenceModel",
+                    "group": "inference.networking.x-k8s.io",
+                    "name": "travel",
+                    "listPath": "spec.versions",
+                }
+            },
+            DestinationMode.MODEL,
+            id="a-list-anywhere",
+        ),
     ],
 )
 def test_the_keys_given_decide_how_hashes_become_destinations(
@@ -46,7 +63,7 @@ def test_the_keys_given_decide_how_hashes_become_destinations(
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        pytest.param({}, "exactly one of httpRoute, httpRoutes and inferenceModel", id="nothing"),
+        pytest.param({}, "exactly one of httpRoute, httpRoutes, inferenceModel,", id="nothing"),
         pytest.param(
             {"httpRoute": "a", "inferenceModel": "m"},
             "found httpRoute and inferenceModel",
@@ -71,6 +88,31 @@ def test_the_keys_given_decide_how_hashes_become_destinations(
             {"inferenceModel": "m", "inferencePools": ["p", "q"]},
             "inferencePools does not go with inferenceModel",
             id="pools-for-a-model",
+        ),
+        pytest.param(
+            {"inferenceModelRewrite": {"name": "m"}, "destinationKind": "Service"},
+            "destinationKind does not go with inferenceModelRewrite",
+            id="backends-for-a-rewrite",
+        ),
+        pytest.param(
+            {"inferenceModelRewrite": {"name": "m", "group": "example.com"}},
+            "group must be one of llm-d.ai, inference.networking.x-k8s.io, not 'example.com'",
+            id="group-of-a-rewrite",
+        ),
+        pytest.param(
+            {"inferenceModelRewrite": {"name": "m", "model": "chat", "rule": 0}},
+            f"{PATH}.inferenceModelRewrite: at most one of model and rule may be given",
+            id="a-rule-said-twice",
+        ),
+        pytest.param(
+            {"modelList": {"kind": "K", "group": "g.io", "name": "m", "listPath": "status.x"}},
+            f"{PATH}.modelList.listPath: String should match pattern",
+            id="a-list-outside-the-spec",
+        ),
+        pytest.param(
+            {"modelList": {"kind": "K", "group": "g.io", "name": "m", "listPath": "spec.a[0].b"}},
+            f"{PATH}.modelList.listPath: String should match pattern",
+            id="a-list-in-a-list",
         ),
         pytest.param({"httpRoutes": [{}]}, f"{PATH}.httpRoutes[0].name: Field required", id="name"),
         pytest.param(

@@ -1,0 +1,38 @@
+"""What was commanded on a managed object against what stands there, whatever its kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from inference_plugin import models, routes
+from inference_plugin.splits import split_of
+
+if TYPE_CHECKING:
+    from inference_common.kube import Resource
+    from inference_plugin.commanded import Commanded
+    from inference_plugin.config import RouterConfig
+    from inference_plugin.patches import ObjectPatch
+
+Object = dict[str, Any]
+
+
+def drift_of(resource: Resource, obj: Object, entry: Commanded, config: RouterConfig) -> str:
+    """What differs from the commanded state, in words; empty when nothing does.
+
+    Raises ConfigError where the object has no longer the list that the configuration means.
+    """
+    if config.model_key:
+        return models.drift_of(split_of(obj, resource, config), entry)
+    return routes.drift_of(obj, entry)
+
+
+def restore(
+    resource: Resource, obj: Object, entry: Commanded, config: RouterConfig
+) -> ObjectPatch | None:
+    """The patch that brings the commanded state back; None where there is none.
+
+    Raises ConfigError as ``drift_of`` does.
+    """
+    if config.model_key:
+        return models.restore(split_of(obj, resource, config), entry)
+    return routes.restore(obj, entry)
