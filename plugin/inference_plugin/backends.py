@@ -36,6 +36,17 @@ class Backend:
         return _RESOURCES[self.group, self.kind]
 
 
+def backend_of_item(item: str) -> Backend | None:
+    """The backend that ``kind.group/namespace/name`` stands for; None for a name of a target."""
+    if item.count("/") != 2:  # noqa: PLR2004 - three parts
+        return None
+    head, namespace, name = item.split("/")
+    kind, _, group = head.partition(".")
+    if (group, kind) not in _RESOURCES:
+        return None
+    return Backend(group=group, kind=kind, namespace=namespace, name=name)
+
+
 def backend_of(ref: Object, namespace: str) -> Backend:
     """The backend that a backendRef in a route of that namespace points to (API defaults)."""
     return Backend(

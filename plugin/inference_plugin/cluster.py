@@ -30,7 +30,8 @@ from inference_common.kube import (
 )
 from inference_common.names import FIELD_MANAGER, HASH_LABEL
 from inference_common.revisions import owner_uid
-from inference_common.watching import WatchCache, key_of
+from inference_common.watching import WatchCache, key_of, version_of
+from inference_plugin import commanded
 from inference_plugin.errors import StaleError
 from inference_plugin.gateway_status import unaccepted
 from inference_plugin.kinds import Kinds
@@ -69,6 +70,7 @@ ENDPOINTSLICE: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "End
 _REDUCERS: Final = {POD: slim_pod, REPLICASET: slim_replica_set, ROLLOUT: slim_rollout}
 _DISCOVER_EVERY_S: Final = 30.0
 _ENDPOINTS_FRESH_S: Final = 5.0
+_WATCH_LAG_S: Final = 0.3
 _LIST_S: Final = 3.0
 _BUILT_IN: Final = frozenset({"", "apps"})
 
@@ -93,6 +95,7 @@ class Cluster:
         self._listeners: list[Listener] = []
         self._accepted: dict[tuple[str, str], tuple[str, int, float]] = {}
         self._aimed: dict[tuple[Resource, str, str], tuple[str, str | None, float]] = {}
+        self._marked: dict[tuple[Resource, str, str], frozenset[str]] = {}
         self._endpoints: dict[tuple[str, str], tuple[int, float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         for resource, cache in self._caches.items():
@@ -192,6 +195,12 @@ class Cluster:
             return float("inf")
         return self._clock() - since
 
+    def carriers(self, rollout: str | None = None) -> list[tuple[Resource, str, str]]:
+        """Objects with the mark of that Rollout (``namespace/name``), or of any."""
+        return [
+            where for where, names in self._marked.items() if rollout is None or rollout in names
+        ]
+
     def available(self, namespace: str, rollout_uid: str, pod_template_hash: str) -> int:
         """Available pods of one revision."""
         for replica_set in self.replica_sets(namespace):
@@ -241,6 +250,23 @@ class Cluster:
             return
         self._caches[resource].put(found)
 
+    async def rollout_known(self, key: RolloutKey, version: str) -> None:
+        """Return once the Rollout is known at this resourceVersion or a later one.
+
+        The controller's watch is now and then a few milliseconds ahead; only one that stays ahead
+        costs a read.
+        """
+        if not version.isdigit():
+            return
+        cache = self._caches[ROLLOUT]
+        try:
+            await cache.until(
+                lambda known: version_of(known.get(key.name, key.namespace) or {}) >= int(version),
+                _WATCH_LAG_S,
+            )
+        except TimeoutError:
+            await self.refresh(ROLLOUT, key.namespace, key.name, "behind")
+
     async def refresh_revision(self, namespace: str, pod_template_hash: str) -> None:
         """Read the ReplicaSets of one hash now."""
         self._metrics.live_reads.labels(REPLICASET.plural, "unknown_revision").inc()
@@ -250,8 +276,11 @@ class Cluster:
         for replica_set in found.get("items") or []:
             self._caches[REPLICASET].put(replica_set)
 
-    async def write(self, write: Write) -> None:
-        """Carry out a planned write and take in its answer. Raises KubeError."""
+    async def write(self, write: Write, *, dry_run: bool = False) -> None:
+        """Carry out a planned write and take in its answer. Raises KubeError.
+
+        A dry run asks the API server, admission included, whether it would take the write.
+        """
         # In the version that is served, which the cache was made for.
         served = self._caches[write.resource].resource
         if isinstance(write, PoolAim):
@@ -262,11 +291,18 @@ class Cluster:
                 write.namespace,
                 kind=PatchKind.APPLY,
                 force=True,
+                dry_run=dry_run,
             )
         else:
             answer = await self.kube.patch(
-                served, write.name, list(write.operations), write.namespace
+                served,
+                write.name,
+                list(write.operations),
+                write.namespace,
+                dry_run=dry_run,
             )
+        if dry_run:
+            return
         self._caches[write.resource].put(answer)
 
     async def _discover(self) -> None:
@@ -321,6 +357,7 @@ class Cluster:
 
     def _relay(self, resource: Resource) -> Callable[[str, Object], None]:
         def relay(kind: str, obj: Object) -> None:
+            self._note_marks(resource, kind, obj)
             if resource == HTTPROUTE:
                 self._note_accepted(kind, obj)
             elif resource in {INFERENCEPOOL, INFERENCEPOOL_X}:
@@ -332,6 +369,14 @@ class Cluster:
     def _tell(self, resource: Resource, kind: str, obj: Object) -> None:
         for listener in self._listeners:
             listener(resource, kind, obj)
+
+    def _note_marks(self, resource: Resource, kind: str, obj: Object) -> None:
+        names = frozenset(commanded.read_all(obj)) if kind != "DELETED" else frozenset()
+        where = (resource, *key_of(obj))
+        if names:
+            self._marked[where] = names
+        else:
+            self._marked.pop(where, None)
 
     def _note_accepted(self, kind: str, route: Object) -> None:
         key = key_of(route)

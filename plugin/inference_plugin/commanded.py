@@ -38,7 +38,9 @@ class Commanded:
     ``shares`` are what the split was made from (item to share, out of ``maximum``), ``drained``
     the items that this write took to zero, ``gone`` those of them that are of neither current
     revision, ``since`` the time of the write in seconds since the epoch, ``removed`` the
-    backendRefs taken out of a rule, so that they come back as they were.
+    backendRefs taken out of a rule, so that they come back as they were, ``home`` the item of the
+    stable revision, ``adopted`` that ``placed`` are weights of somebody else that were taken over,
+    ``keep`` that the weights stay when the Rollout goes away.
     """
 
     rollout: str
@@ -52,11 +54,19 @@ class Commanded:
     gone: tuple[str, ...] = ()
     since: float = 0.0
     removed: tuple[tuple[str, str], ...] = ()
+    home: str = ""
+    adopted: bool = False
+    keep: bool = False
 
     @property
     def items(self) -> frozenset[str]:
         """Every backend or target that has been managed."""
         return frozenset(entry.item for entry in self.placed)
+
+    def asks_for(self, stable: str, canary: str, desired: int, maximum: int) -> bool:
+        """Whether this is what was commanded."""
+        wish = (self.stable, self.canary, self.desired, self.maximum)
+        return wish == (stable, canary, desired, maximum)
 
     @property
     def places(self) -> frozenset[str]:
@@ -104,6 +114,9 @@ def _encode(entry: Commanded) -> Object:
         "gone": list(entry.gone),
         "at": round(entry.since, 3),
         "removed": [list(pair) for pair in entry.removed],
+        "home": entry.home,
+        "adopted": entry.adopted,
+        "keep": entry.keep,
     }
 
 
@@ -123,4 +136,7 @@ def _decode(name: str, entry: Object) -> Commanded:
         gone=tuple(str(item) for item in entry["gone"]),
         since=float(entry["at"]),
         removed=tuple((str(place), str(ref)) for place, ref in entry["removed"]),
+        home=str(entry.get("home", "")),
+        adopted=bool(entry.get("adopted", False)),
+        keep=bool(entry.get("keep", False)),
     )

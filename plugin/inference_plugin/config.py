@@ -49,6 +49,14 @@ class DriftPolicy(enum.StrEnum):
 
     REPAIR = "repair"
     REPORT = "report"
+    ADOPT = "adopt"
+
+
+class OnEnd(enum.StrEnum):
+    """What becomes of the traffic when the Rollout, or its trafficRouting, goes away."""
+
+    STABLE = "stable"
+    KEEP = "keep"
 
 
 class _Strict(BaseModel):
@@ -135,6 +143,7 @@ class RouterConfig(_Strict):
     holdSeconds: float = Field(default=30.0, ge=0, le=600)  # noqa: N815
     zeroWeight: ZeroWeight = ZeroWeight.KEEP  # noqa: N815
     drift: DriftPolicy = DriftPolicy.REPAIR
+    onEnd: OnEnd = OnEnd.STABLE  # noqa: N815
 
     @model_validator(mode="after")
     def _check(self) -> Self:

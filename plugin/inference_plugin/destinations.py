@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from inference_common.kube import SERVICE
 from inference_common.names import DESTINATION_ANNOTATION, HASH_LABEL, IDENTITY_ANNOTATION
 from inference_common.revisions import Revision, revision_of
-from inference_plugin.backends import Backend
+from inference_plugin import commanded
+from inference_plugin.backends import Backend, backend_of, backend_of_item
 from inference_plugin.errors import ConfigError, StaleError
 from inference_plugin.hash_pools import PodCount, PoolState, Situation, Step
-from inference_plugin.pools import base_selector, hash_of, title_of
+from inference_plugin.pools import base_selector, hash_of, is_ours, title_of
 from inference_plugin.readiness import live_pods, pool_wait, ready_pods, service_wait
+from inference_plugin.routes import namespace_of, rules_of
 from inference_plugin.shares import shares_by_hash
 from inference_plugin.targets import Target, Wait, WaitReason
 
@@ -143,6 +145,33 @@ def pool_backends(pools: Sequence[Object], resource: Resource) -> list[Backend]:
         )
         for pool in pools
     ]
+
+
+def retired_pools(
+    command: Command, view: View, routes: Sequence[Object], backends: Sequence[Backend]
+) -> list[tuple[Resource, Object]]:
+    """Pools that the configuration no longer names, have no weight left, and are still aimed."""
+    found = []
+    for route in routes:
+        entry = commanded.read(route, str(command.spec.key))
+        if entry is None or entry.uid != command.spec.uid:
+            continue
+        weighty = {
+            backend_of(ref, namespace_of(route))
+            for rule in rules_of(route)
+            for ref in rule.get("backendRefs") or []
+            if ref.get("weight", 1)
+        }
+        for item in sorted(entry.items):
+            backend = backend_of_item(item)
+            if backend is None or backend in weighty or backend in backends:
+                continue
+            if backend.kind != "InferencePool":
+                continue
+            pool = view.get(backend.resource, backend.namespace, backend.name)
+            if pool is not None and is_ours(pool):
+                found.append((backend.resource, pool))
+    return found
 
 
 def pool_situation(

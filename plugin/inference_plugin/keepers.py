@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from inference_common.kube import HTTPROUTE, ROLLOUT
 from inference_plugin import commanded
-from inference_plugin.keeper import Keeper, Tools
+from inference_plugin.keeper import Keeper
+from inference_plugin.releasing import Ended, has_ended, release_ended
 from inference_plugin.rollouts import RolloutKey, is_being_deleted, key_of, spec_of
 
 if TYPE_CHECKING:
     from inference_common.kube import Resource
+    from inference_plugin.tools import Tools
 
 Object = dict[str, Any]
 
@@ -22,6 +25,7 @@ class Keepers:
         """Listen to the cluster."""
         self._tools = tools
         self._keepers: dict[RolloutKey, Keeper] = {}
+        self._ends: set[asyncio.Task[None]] = set()
         tools.cluster.listen(self._on_change)
 
     def of(self, key: RolloutKey) -> Keeper:
@@ -34,7 +38,19 @@ class Keepers:
         return keeper
 
     def wake_all(self) -> None:
-        """Have every keeper look: after the first read of the cluster."""
+        """Have every keeper look: after the first read of the cluster.
+
+        What was managed for Rollouts that ended while the server was away is given up.
+        """
+        for where in self._tools.cluster.carriers():
+            obj = self._tools.cluster.get(*where) or {}
+            for name, entry in commanded.read_all(obj).items():
+                namespace, _, short = name.partition("/")
+                rollout = self._tools.cluster.get(ROLLOUT, namespace, short)
+                if has_ended(rollout, entry.uid):
+                    key = RolloutKey(namespace=namespace, name=short)
+                    known = rollout if rollout and rollout["metadata"]["uid"] == entry.uid else None
+                    self._end(Ended(key=key, uid=entry.uid, rollout=known))
         for keeper in self._keepers.values():
             keeper.wake()
 
@@ -42,6 +58,18 @@ class Keepers:
         """End all background loops."""
         for keeper in self._keepers.values():
             await keeper.stop()
+        for task in self._ends:
+            task.cancel()
+        await asyncio.gather(*self._ends, return_exceptions=True)
+
+    def _end(self, ended: Ended) -> None:
+        """Give up in the background what an ended Rollout has managed, if there is anything."""
+        if not self._tools.cluster.carriers(str(ended.key)):
+            return
+        work = release_ended(ended, self._tools)
+        task = asyncio.get_running_loop().create_task(work, name=f"release {ended.key}")
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
 
     def _on_change(self, resource: Resource, kind: str, obj: Object) -> None:
         if resource == ROLLOUT:
@@ -60,9 +88,14 @@ class Keepers:
     def _on_rollout(self, kind: str, rollout: Object) -> None:
         key = key_of(rollout)
         if kind == "DELETED" or is_being_deleted(rollout) or spec_of(rollout) is None:
+            uid = rollout["metadata"]["uid"]
+            spec = spec_of(rollout)
+            config = spec.config if spec else b""
             keeper = self._keepers.pop(key, None)
             if keeper is not None:
-                keeper.discard(rollout["metadata"]["uid"])
+                config = config or keeper.config
+                keeper.discard(uid)
                 self._tools.metrics.rollouts.set(len(self._keepers))
+            self._end(Ended(key=key, uid=uid, rollout=rollout, config=config))
             return
         self.of(key).wake()

@@ -36,3 +36,15 @@ def restore(
     if config.model_key:
         return models.restore(split_of(obj, resource, config), entry)
     return routes.restore(obj, entry)
+
+
+def adopt(
+    resource: Resource, obj: Object, entry: Commanded, config: RouterConfig
+) -> ObjectPatch | None:
+    """The patch that makes what stands there the commanded state; None where it can't be.
+
+    Raises ConfigError as ``drift_of`` does.
+    """
+    if config.model_key:
+        return models.adopt(split_of(obj, resource, config), entry)
+    return routes.adopt(obj, entry)

@@ -35,6 +35,14 @@ def plan_model(split: ModelSplit, target: Target[str], *, context: Context) -> O
     current = entry if entry and entry.uid == context.uid else None
     _refuse_claimed(split, target, context)
     drift = drift_of(split, current) if current else ""
+    if current is not None and current.asks_for(
+        context.hashes.stable, context.hashes.canary, context.desired, target.maximum
+    ):
+        if current.adopted and not drift:
+            return ObjectPlan(patch=None, entry=entry, waits=())
+        patch = adopt(split, current) if drift and context.adopt_drift else None
+        if patch is not None:
+            return ObjectPlan(patch=patch, entry=entry, waits=(), drifted=True)
     known = set(target.shares) | {placed.item for placed in _placed_here(split, current)}
     entries = _entries(split, known)
     _refuse_doubles(split, entries)
@@ -77,6 +85,8 @@ def plan_model(split: ModelSplit, target: Target[str], *, context: Context) -> O
         drained=tuple(drained),
         gone=tuple(name for name in drained if name not in target.homes),
         since=context.now,
+        home=target.stable,
+        keep=context.keeps_at_end,
     )
     notes = (
         ()
@@ -123,6 +133,38 @@ def restore(split: ModelSplit, entry: Commanded) -> ObjectPatch | None:
         operations=guarded(split.obj, changes, None),
         summary=f"{split.title}: {drift}; put back",
     )
+
+
+def adopt(split: ModelSplit, entry: Commanded) -> ObjectPatch | None:
+    """The patch that makes the targets as they stand the commanded ones; None if none is left."""
+    live = dict(zip(split.names, split.weights, strict=True))
+    here = _placed_here(split, entry)
+    taken = [replace(placed, weight=live.get(placed.item, 0)) for placed in here]
+    if not any(placed.weight for placed in taken):
+        return None
+    others = tuple(placed for placed in entry.placed if placed not in here)
+    new = replace(entry, placed=(*others, *taken), adopted=True)
+    return ObjectPatch(
+        resource=split.resource,
+        namespace=split.obj["metadata"]["namespace"],
+        name=split.obj["metadata"]["name"],
+        operations=guarded(split.obj, [], commanded.annotation_value(split.obj, new)),
+        summary=f"{split.title}: {drift_of(split, entry)}; taken over until the next command",
+    )
+
+
+def stable_alone(split: ModelSplit, entry: Commanded) -> list[Operation]:
+    """The changes that leave the stable target alone with what all managed ones had."""
+    known = {placed.item for placed in _placed_here(split, entry)}
+    entries = _entries(split, known)
+    wanted = weighted.Wanted(
+        shares={entry.home: entry.maximum}, maximum=entry.maximum, stable=entry.home
+    )
+    try:
+        resplit = weighted.resplit(entries, wanted)
+    except weighted.NoShareError:
+        return []
+    return _changes(split, _targets(split, resplit)) if resplit.changed else []
 
 
 def _placed_here(split: ModelSplit, entry: Commanded | None) -> list[Placed]:

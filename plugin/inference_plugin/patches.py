@@ -7,7 +7,7 @@ A failed ``test`` answers 422, a wrong resourceVersion only answers 409 when it 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from inference_common.names import COMMANDED_ANNOTATION
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 Operation = dict[str, Any]
+_ABSENT: Final = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,10 @@ def pointer(*parts: str | int) -> str:
 
 
 def guarded(obj: Object, changes: list[Operation], annotation: str | None) -> tuple[Operation, ...]:
-    """The changes behind the object's resourceVersion, with the commanded annotation."""
+    """The changes behind the object's resourceVersion, with the commanded annotation.
+
+    An annotation without any Rollout (``{}``) is taken off.
+    """
     metadata = obj["metadata"]
     operations: list[Operation] = [
         {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
@@ -61,9 +65,62 @@ def guarded(obj: Object, changes: list[Operation], annotation: str | None) -> tu
         },
         *changes,
     ]
-    if annotation is not None:
+    path = pointer("metadata", "annotations", COMMANDED_ANNOTATION)
+    if annotation == "{}":
+        if COMMANDED_ANNOTATION in (metadata.get("annotations") or {}):
+            operations.append({"op": "remove", "path": path})
+    elif annotation is not None:
         if metadata.get("annotations") is None:
             operations.append({"op": "add", "path": "/metadata/annotations", "value": {}})
-        path = pointer("metadata", "annotations", COMMANDED_ANNOTATION)
         operations.append({"op": "add", "path": path, "value": annotation})
     return tuple(operations)
+
+
+def inverse(patch: ObjectPatch, before: Object, now: Object) -> ObjectPatch | None:
+    """The patch that takes another one back, from the object as it is now.
+
+    It touches what the patch touched and nothing else. None when that is no longer as the patch
+    left it: then somebody else has decided since.
+    """
+    metadata = now["metadata"]
+    undone: list[Operation] = []
+    for operation in reversed(patch.operations):
+        path = operation["path"]
+        if operation["op"] == "test" or path == "/metadata/resourceVersion":
+            continue
+        found, old = _value_at(now, path), _value_at(before, path)
+        empty = operation.get("value") == {}
+        if not empty and found != operation.get("value", _ABSENT):
+            return None
+        if old is not _ABSENT:
+            undone.append({"op": "add", "path": path, "value": old})
+        elif not empty:
+            undone.append({"op": "remove", "path": path})
+    operations: list[Operation] = [
+        {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
+        {
+            "op": "replace",
+            "path": "/metadata/resourceVersion",
+            "value": metadata["resourceVersion"],
+        },
+        *undone,
+    ]
+    return ObjectPatch(
+        resource=patch.resource,
+        namespace=patch.namespace,
+        name=patch.name,
+        operations=tuple(operations),
+        summary=f"{patch.summary}; taken back",
+    )
+
+
+def _value_at(obj: Object, path: str) -> Any:
+    """What a JSON Pointer leads to, or ``_ABSENT``."""
+    found: Any = obj
+    for part in path.split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        try:
+            found = found[int(key)] if isinstance(found, list) else found[key]
+        except (KeyError, IndexError):
+            return _ABSENT
+    return found

@@ -20,12 +20,12 @@ from inference_common.kube import (
     Resource,
 )
 from inference_plugin import commanded, destinations
-from inference_plugin.config import DestinationMode, DriftPolicy, ZeroWeight, parse_config
+from inference_plugin.config import DestinationMode, DriftPolicy, OnEnd, ZeroWeight, parse_config
 from inference_plugin.errors import ConfigError
 from inference_plugin.gateway_status import unaccepted
 from inference_plugin.hash_pools import advance
 from inference_plugin.models import plan_model
-from inference_plugin.pools import aim
+from inference_plugin.pools import aim, release_pool
 from inference_plugin.rollouts import spec_of
 from inference_plugin.route_plan import plan_route
 from inference_plugin.routes import managed_rules, shares_of, title_of
@@ -210,6 +210,10 @@ def _plan_hash_pools(
     namespace = command.spec.key.namespace
     pools = [read_object(view, resource, namespace, name) for name in config.inferencePools or ()]
     backends = destinations.pool_backends(pools, resource)
+    retired = destinations.retired_pools(command, view, routes, backends)
+    if retired:
+        writes = tuple(release_pool(found, pool) for found, pool in retired)
+        return Decision(writes=writes[:1], prepared=False)
     accepted = [view.accepted_for_s(route) for route in routes]
     shares = [
         shares_of(route, backends, _rules(route, backends, command, config)) for route in routes
@@ -425,5 +429,8 @@ def _context(command: Command, config: RouterConfig, view: View, now: float) -> 
         may_add=(config.mode is DestinationMode.NAMED or config.zeroWeight is ZeroWeight.REMOVE),
         remove_zero=config.zeroWeight is ZeroWeight.REMOVE,
         report_drift=config.drift is DriftPolicy.REPORT,
+        adopt_drift=config.drift is DriftPolicy.ADOPT,
+        forgets=config.mode is not DestinationMode.NAMED,
+        keeps_at_end=config.onEnd is OnEnd.KEEP,
         owner_lives=owner_lives,
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from inference_common.kube import INFERENCEPOOL
-from inference_common.names import HASH_LABEL
+from inference_common.names import FIELD_MANAGER, HASH_LABEL
 from inference_plugin.patches import PoolAim
 
 if TYPE_CHECKING:
@@ -77,6 +78,38 @@ def aim(resource: Resource, pool: Object, pod_template_hash: str) -> PoolAim:
             "spec": {"selector": selector},
         },
         summary=f"{title_of(pool)}: aimed at {pod_template_hash} (was {hash_of(pool) or 'any'})",
+    )
+
+
+def is_ours(pool: Object) -> bool:
+    """Whether the pod-template-hash in the selector is this plugin's, by the managedFields."""
+    return hash_of(pool) is not None and any(
+        field.get("manager") == FIELD_MANAGER
+        and field.get("operation") == "Apply"
+        and f"f:{HASH_LABEL}" in json.dumps(field.get("fieldsV1") or {})
+        for field in pool["metadata"].get("managedFields") or []
+    )
+
+
+def release_pool(resource: Resource, pool: Object) -> PoolAim:
+    """The server-side apply that gives up the pod-template-hash key of the selector."""
+    metadata = pool["metadata"]
+    return PoolAim(
+        resource=resource,
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        pod_template_hash="",
+        body={
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": {
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                "uid": metadata["uid"],
+                "resourceVersion": metadata["resourceVersion"],
+            },
+        },
+        summary=f"{title_of(pool)}: released, its selector has no pod-template-hash any more",
     )
 
 

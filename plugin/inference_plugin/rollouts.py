@@ -110,6 +110,25 @@ def belongs_on_stable(rollout: Object) -> bool:
     )
 
 
+def step_weight(rollout: Object) -> int | None:
+    """The weight that the step asks for at which the Rollout stands; None where no step decides.
+
+    The controller scales the canary down for a lower weight before it asks for that weight: while
+    the canary has too many pods for the new step it repeats the weight of the step before
+    (argo-rollouts v1.10.2, rollout/trafficrouting.go reconcileTrafficRouting). Who wants the
+    traffic gone first reads the step. With dynamicStableScale stable is not large enough yet.
+    """
+    canary = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
+    status = rollout.get("status") or {}
+    steps = canary.get("steps") or []
+    index = int(status.get("currentStepIndex") or 0)
+    undecided = canary.get("dynamicStableScale") or status.get("abort") or status.get("promoteFull")
+    if undecided or index >= len(steps) or status.get("stableRS") == status.get("currentPodHash"):
+        return None
+    given = [step["setWeight"] for step in steps[: index + 1] if "setWeight" in step]
+    return int(given[-1]) if given else 0
+
+
 def is_being_deleted(rollout: Object) -> bool:
     """Whether the Rollout is on its way out."""
     return "deletionTimestamp" in rollout["metadata"]

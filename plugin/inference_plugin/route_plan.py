@@ -14,6 +14,7 @@ from inference_plugin.commanded import Commanded, Placed
 from inference_plugin.errors import ConfigError
 from inference_plugin.patches import ObjectPatch, Operation, guarded, pointer
 from inference_plugin.routes import (
+    adopt,
     differs,
     drift_of,
     entries_of,
@@ -66,6 +67,12 @@ def plan_route(
     current = entry if entry and entry.uid == context.uid else None
     _refuse_claimed(route, target, rules, context)
     drifted = current is not None and differs(route, current)
+    if current is not None and _is_kept(current, target.maximum, context):
+        if not drifted and current.adopted:
+            return ObjectPlan(patch=None, entry=entry, waits=())
+        patch = adopt(route, current) if drifted and context.adopt_drift else None
+        if patch is not None:
+            return ObjectPlan(patch=patch, entry=entry, waits=(), drifted=True)
     gates: dict[Backend, Wait | None] = {}
     plans = [_plan_rule(route, index, target, context, current, gates) for index in rules]
     waits = [wait for wait in gates.values() if wait]
@@ -98,6 +105,8 @@ def plan_route(
         else tuple(item_of(backend) for backend in drained if backend not in target.homes),
         since=current.since if keeps and current else context.now,
         removed=tuple(pair for plan in plans for pair in plan.removed),
+        home=item_of(target.stable),
+        keep=context.keeps_at_end,
     )
     operations = [operation for plan in changed for operation in _operations(plan)]
     patch = ObjectPatch(
@@ -116,6 +125,11 @@ def plan_route(
     return ObjectPlan(patch=patch, entry=entry, waits=tuple(waits), notes=notes, drifted=drifted)
 
 
+def _is_kept(entry: Commanded, maximum: int, context: Context) -> bool:
+    """Whether the command is the one that the annotation tells of."""
+    return entry.asks_for(context.hashes.stable, context.hashes.canary, context.desired, maximum)
+
+
 def _plan_rule(
     route: Object,
     index: int,
@@ -131,7 +145,9 @@ def _plan_rule(
     known = dict(items)
     for ref in refs:
         backend = backend_of(ref, namespace)
-        if entry and item_of(backend) in entry.items:
+        # What the configuration no longer names is managed until it has no weight.
+        retired = context.forgets and not ref.get("weight", 1)
+        if entry and item_of(backend) in entry.items and not retired:
             known.setdefault(item_of(backend), backend)
     entries = entries_of(refs, namespace, known)
     _refuse_doubles(route, index, entries)

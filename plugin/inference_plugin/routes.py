@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from inference_common.kube import HTTPROUTE
-from inference_plugin import weighted
+from inference_plugin import commanded, weighted
 from inference_plugin.backends import Backend, backend_of
 from inference_plugin.errors import ConfigError
 from inference_plugin.patches import ObjectPatch, Operation, guarded, pointer
@@ -23,6 +24,11 @@ def item_of(backend: Backend) -> str:
     """The backend as the annotation writes it: ``kind.group/namespace/name``."""
     suffix = f".{backend.group}" if backend.group else ""
     return f"{backend.kind}{suffix}/{backend.namespace}/{backend.name}"
+
+
+def item_of_ref(ref: Object, namespace: str) -> str:
+    """The backend of a backendRef as the annotation writes it."""
+    return item_of(backend_of(ref, namespace))
 
 
 def shares_of(
@@ -136,6 +142,35 @@ def restore(route: Object, entry: Commanded) -> ObjectPatch | None:
         name=route["metadata"]["name"],
         operations=guarded(route, operations, None),
         summary=f"{title_of(route)}: {drift_of(route, entry)}; put back",
+    )
+
+
+def adopt(route: Object, entry: Commanded) -> ObjectPatch | None:
+    """The patch that makes the weights as they stand the commanded ones.
+
+    None where the managed backendRefs of a rule have weight 0 in all, or the rule is gone.
+    """
+    places = {place_of(route, index): index for index in range(len(rules_of(route)))}
+    placed = []
+    for place in sorted(entry.places):
+        if place not in places:
+            return None
+        live = _live_weights(refs_of(route, places[place]), namespace_of(route))
+        here = [
+            replace(item, weight=live.get(item.item, 0))
+            for item in entry.placed
+            if item.place == place
+        ]
+        if not any(item.weight for item in here):
+            return None
+        placed += here
+    taken = replace(entry, placed=tuple(placed), adopted=True)
+    return ObjectPatch(
+        resource=HTTPROUTE,
+        namespace=namespace_of(route),
+        name=route["metadata"]["name"],
+        operations=guarded(route, [], commanded.annotation_value(route, taken)),
+        summary=f"{title_of(route)}: {drift_of(route, entry)}; taken over until the next command",
     )
 
 

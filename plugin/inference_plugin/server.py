@@ -20,11 +20,11 @@ from inference_plugin._pb import traffic_router_pb2 as pb
 from inference_plugin._pb import traffic_router_pb2_grpc as pb_grpc
 from inference_plugin.cluster import Cluster
 from inference_plugin.events import Recorder
-from inference_plugin.keeper import Tools
 from inference_plugin.keepers import Keepers
 from inference_plugin.locks import ObjectLocks, WaitSlots
 from inference_plugin.servicer import Servicer
 from inference_plugin.telemetry import Metrics
+from inference_plugin.tools import Tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -63,7 +63,12 @@ class Servicer(pb_grpc.TrafficRouterServicer):  # type: ignore[misc, unused-igno
             spec = _spec(request.rollout)
             keeper = self._keepers.of(spec.key)
             try:
-                await keeper.set_weight(spec, _weighting(request), request.rollout.generation)
+                await keeper.set_weight(
+                    spec,
+                    _weighting(request),
+                    request.rollout.generation,
+                    request.rollout.resource_version,
+                )
             except PluginError as error:
                 keeper.problem(spec, error)
                 raise

@@ -49,10 +49,14 @@ def slim_replica_set(replica_set: Object) -> Object:
 
 
 def slim_rollout(rollout: Object) -> Object:
-    """Identity, the canary strategy without its steps, and the status."""
+    """Identity, the canary strategy with only the weights of its steps, and the status."""
     spec = rollout.get("spec") or {}
     canary = dict((spec.get("strategy") or {}).get("canary") or {})
-    canary.pop("steps", None)
+    if "steps" in canary:
+        canary["steps"] = [
+            {key: step[key] for key in ("setWeight",) if key in step}
+            for step in canary["steps"] or []
+        ]
     kept = {key: spec[key] for key in ("replicas",) if key in spec}
     return _slim(rollout) | {
         "spec": kept | {"strategy": {"canary": canary}},

@@ -65,7 +65,9 @@ class Target(Generic[Item]):
 class Context:
     """What a command brings to the plan of one object besides its target.
 
-    ``owner_lives`` says whether the Rollout of that name and uid still exists and is routed here.
+    ``owner_lives`` says whether the Rollout of that name and uid still exists and is routed here;
+    ``forgets`` that backends at weight 0 which the configuration no longer names are let go;
+    ``keeps_at_end`` that the weights stay where they are when the Rollout goes away.
     """
 
     rollout: str
@@ -76,6 +78,9 @@ class Context:
     may_add: bool
     remove_zero: bool
     report_drift: bool
+    adopt_drift: bool = False
+    forgets: bool = False
+    keeps_at_end: bool = False
     owner_lives: Callable[[str, str], bool]
 
 

@@ -22,6 +22,7 @@ from inference_common.kube import (
     Resource,
 )
 from inference_common.names import HASH_LABEL, PLUGIN_NAME
+from inference_plugin import commanded
 from inference_plugin.patches import PoolAim
 from inference_plugin.pools import hash_of, selector_of
 
@@ -175,8 +176,18 @@ class MemoryCluster:
         self.reads.append(f"rollouts/{key.name} {cause}")
         return self.get(ROLLOUT, key.namespace, key.name)
 
-    async def write(self, write: Write) -> None:
-        if self.before_write is not None:
+    def carriers(self, rollout: str | None = None) -> list[tuple[Resource, str, str]]:
+        return [
+            where
+            for where, obj in self.objects.items()
+            if (names := commanded.read_all(obj)) and (rollout is None or rollout in names)
+        ]
+
+    async def rollout_known(self, key: RolloutKey, version: str) -> None:
+        del key, version
+
+    async def write(self, write: Write, *, dry_run: bool = False) -> None:
+        if self.before_write is not None and not dry_run:
             self.before_write(write)
         obj = copy.deepcopy(self.objects[write.resource, write.namespace, write.name])
         if isinstance(write, PoolAim):
@@ -185,16 +196,22 @@ class MemoryCluster:
                 raise KubeError(409, "Conflict", "the object has been modified")
             spec = obj["spec"]["selector"]
             labels = spec["matchLabels"] if write.resource == INFERENCEPOOL else spec
-            labels[HASH_LABEL] = write.pod_template_hash
-            self._aimed[write.namespace, write.name] = self.clock
+            if write.pod_template_hash:
+                labels[HASH_LABEL] = write.pod_template_hash
+            else:
+                labels.pop(HASH_LABEL, None)
+            if not dry_run:
+                self._aimed[write.namespace, write.name] = self.clock
         else:
             obj = apply_patch(obj, write.operations)
+        if dry_run:
+            return
         self.writes.append(write)
         self.put(write.resource, obj)
 
 
 def apply_patch(obj: Object, operations: Any) -> Object:
-    """The object after a JSON Patch of test, replace and add. Raises KubeError 409 and 422."""
+    """The object after a JSON Patch (no move, no copy). Raises KubeError 409 and 422."""
     obj = copy.deepcopy(obj)
     for operation in operations:
         parts = [
@@ -211,6 +228,9 @@ def apply_patch(obj: Object, operations: Any) -> Object:
         if operation["op"] == "test":
             if parent[key] != operation["value"]:
                 raise KubeError(422, "Invalid", "the server rejected our request: test failed")
+            continue
+        if operation["op"] == "remove":
+            del parent[key]
             continue
         parent[key] = copy.deepcopy(operation["value"])
     return obj

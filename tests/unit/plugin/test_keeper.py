@@ -19,13 +19,13 @@ from inference_common.kube import HTTPROUTE, INFERENCEPOOL, POD, REPLICASET, ROL
 from inference_common.names import COMMANDED_ANNOTATION, HASH_LABEL
 from inference_plugin.errors import ConfigError, ConflictError, HoldingError, StaleError
 from inference_plugin.events import Recorder
-from inference_plugin.keeper import Tools
 from inference_plugin.keepers import Keepers
 from inference_plugin.locks import ObjectLocks, WaitSlots
 from inference_plugin.planning import Permissions
 from inference_plugin.rollouts import RolloutKey, RolloutSpec
 from inference_plugin.shares import Hashes, Weighting
 from inference_plugin.telemetry import Metrics
+from inference_plugin.tools import Tools
 from support.memory_cluster import (
     NAMESPACE,
     MemoryCluster,

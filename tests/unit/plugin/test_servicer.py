@@ -82,12 +82,13 @@ async def stub(script: Script, tmp_path: Path) -> AsyncIterator[Any]:
 
 
 async def test_what_the_bridge_sends_arrives(stub: Any, script: Script) -> None:
-    rollout = pb.Rollout(max_traffic_weight=1000)
+    rollout = pb.Rollout(max_traffic_weight=1000, resource_version="77")
     rollout.MergeFrom(ROLLOUT)
     answer = await stub.SetWeight(pb.SetWeightRequest(rollout=rollout, desired_weight=10))
     assert answer.error == ""
-    key, spec, weighting, generation = script.asked
-    assert (str(key), spec.config, spec.max_weight, generation) == ("llm/chat", b"{}", 1000, 3)
+    key, spec, weighting, generation, version = script.asked
+    assert (str(key), spec.config, spec.max_weight) == ("llm/chat", b"{}", 1000)
+    assert (generation, version) == (3, "77")
     assert (weighting.desired, weighting.maximum) == (10, 1000)
 
 
