@@ -8,6 +8,8 @@ from inference_common.kube import INFERENCEPOOL, INFERENCEPOOL_X, Resource
 from support import manifests as m
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from support.scenario import Scenario
 
 Object = dict[str, Any]
@@ -21,11 +23,17 @@ async def hash_addressed(
     replicas: int = 1,
     weights: tuple[int | None, int | None] = (100, 0),
     resource: Resource = INFERENCEPOOL,
+    config: Object | None = None,
+    others: Sequence[Object] = (),
+    routes: Sequence[str] = ("chat",),
+    scale_down_delay: bool = True,
     **canary: Any,
 ) -> None:
     """Rollout ``chat`` that owns no-op pods, with pools chat-a and chat-b on route chat.
 
-    No traffic flows: the pickers are pods without a process that are ready at once.
+    No traffic flows: the pickers are pods without a process that are ready at once. ``config``
+    adds to the plugin's configuration, ``others`` to the backendRefs of each of the routes.
+    Without ``scale_down_delay`` none is set, as dynamicStableScale wants it.
     """
     pools = [m.pool(name, APP, picker="picker", resource=resource) for name in POOLS]
     refs = [m.pool_ref(name, weight, resource) for name, weight in zip(POOLS, weights, strict=True)]
@@ -34,12 +42,16 @@ async def hash_addressed(
         m.deployment("picker", m.noop(), labels={"app": "picker"}),
         m.service("picker", {"app": "picker"}, m.PICKER_PORT),
         *pools,
-        m.route("chat", *refs),
+        *[m.route(name, *refs, *others) for name in routes],
     )
     await scenario.until_available("picker")
-    config = {"httpRoute": "chat", "inferencePools": list(POOLS), "poolGroup": resource.group}
+    named = [{"name": name} for name in routes]
+    routing = {"httpRoutes": named, "inferencePools": list(POOLS), "poolGroup": resource.group}
     template = m.pod_template(m.noop(), labels=APP)
-    await scenario.apply(m.rollout("chat", template, config, replicas=replicas, **canary))
+    rollout = m.rollout("chat", template, routing | (config or {}), replicas=replicas, **canary)
+    if not scale_down_delay:
+        del rollout["spec"]["strategy"]["canary"]["scaleDownDelaySeconds"]
+    await scenario.apply(rollout)
     await scenario.until_healthy("chat")
 
 
@@ -86,8 +98,85 @@ async def lora(scenario: Scenario, *adapters: str) -> None:
     await scenario.until_healthy("travel-helper", timeout_s=180)
 
 
-def lora_release(adapter: str) -> Object:
-    """Pod template of a release that stands for an adapter of pool mymodel-pool-v1."""
+async def foreign(scenario: Scenario, *pools: str, identity: str | None = None) -> None:
+    """Pools of Deployments run by somebody else, and the release Rollout of the first one.
+
+    The release Rollout ``release`` names its pool by annotation on route ``chat``. With an identity
+    the pools have simulated vLLM pods with the label ``content=first``, and the release's pod is
+    the prober; without one all pods are no-ops.
+    """
+    container = m.noop() if identity is None else m.simulated_vllm("first")
+    objects: list[Object] = [m.pool(name, {"app": name}) for name in pools]
+    objects += [foreign_deployment(name, container, "first") for name in pools]
+    refs = [m.pool_ref(name, 0 if at else 100) for at, name in enumerate(pools)]
+    await scenario.apply(
+        m.gateway(),
+        *m.prober_rights(),
+        m.deployment("picker", m.noop(), labels={"app": "picker"}),
+        m.service("picker", {"app": "picker"}, m.PICKER_PORT),
+        *objects,
+        m.route("chat", *refs),
+    )
+    for name in ("picker", *pools):
+        await scenario.until_available(name)
+    config = {"httpRoute": "chat", "destinationKind": "InferencePool"}
+    await scenario.apply(m.rollout("release", foreign_release(pools[0], identity), config))
+    await scenario.until_healthy("release", timeout_s=180)
+
+
+def foreign_deployment(name: str, container: Object, content: str) -> Object:
+    """A Deployment whose pods carry the label ``content``, which it does not select by."""
+    found = m.deployment(name, container, labels={"app": name})
+    found["spec"]["template"]["metadata"]["labels"] = {"app": name, "content": content}
+    return found
+
+
+def foreign_release(pool: str, identity: str | None = None) -> Object:
+    """Pod template of a release that stands for a pool; with an identity its pod probes it."""
+    labels = {"app": "release"}
+    if identity is None:
+        return m.pod_template(m.noop(version=pool), labels=labels, annotations=m.destination(pool))
+    extra = ("--identity", identity, "--load-grace-s", "1")
+    return m.pod_template(
+        m.prober(pool, "mymodel", "release", *extra),
+        labels=labels,
+        annotations=m.destination(pool, identity),
+        service_account="prober",
+    )
+
+
+async def release_only(scenario: Scenario, adapter: str, **config: Any) -> None:
+    """As ``lora`` without traffic: no-op pods stand for the model servers and the prober.
+
+    Further keywords are added to the plugin's configuration.
+    """
+    labels = {"app": "custom-serving"}
+    await scenario.apply(
+        m.deployment("qwen", m.noop(), labels=labels),
+        m.deployment("picker", m.noop(), labels={"app": "picker"}),
+        m.service("picker", {"app": "picker"}, m.PICKER_PORT),
+        m.pool("mymodel-pool-v1", labels, resource=INFERENCEPOOL_X),
+        m.inference_model("loramodel", "travelhelper", "mymodel-pool-v1", **{adapter: None}),
+    )
+    await scenario.until_available("qwen")
+    await scenario.until_available("picker")
+    template = lora_release(adapter, noop=True)
+    routing = {"inferenceModel": "loramodel", **config}
+    await scenario.apply(m.rollout("travel-helper", template, routing))
+    await scenario.until_healthy("travel-helper")
+
+
+def lora_release(adapter: str, *, noop: bool = False) -> Object:
+    """Pod template of a release that stands for an adapter of pool mymodel-pool-v1.
+
+    With ``noop`` its pod is ready at once, whatever the model servers have loaded.
+    """
+    if noop:
+        return m.pod_template(
+            m.noop(version=adapter),
+            labels={"app": "travel-helper"},
+            annotations=m.destination(adapter),
+        )
     container = m.prober(
         "mymodel-pool-v1",
         adapter,
