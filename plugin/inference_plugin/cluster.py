@@ -15,6 +15,7 @@ import structlog
 
 from inference_common.errors import KubeError
 from inference_common.kube import (
+    GRPCROUTE,
     HTTPROUTE,
     INFERENCEMODEL,
     INFERENCEMODELREWRITE,
@@ -58,6 +59,7 @@ WATCHED: Final = (
     POD,
     SERVICE,
     HTTPROUTE,
+    GRPCROUTE,
     INFERENCEPOOL,
     INFERENCEPOOL_X,
     INFERENCEMODEL,
@@ -93,7 +95,7 @@ class Cluster:
         self._served: set[Resource] = set()
         self._discovered = asyncio.Event()
         self._listeners: list[Listener] = []
-        self._accepted: dict[tuple[str, str], tuple[str, int, float]] = {}
+        self._accepted: dict[tuple[str, str, str], tuple[str, int, float]] = {}
         self._aimed: dict[tuple[Resource, str, str], tuple[str, str | None, float]] = {}
         self._marked: dict[tuple[Resource, str, str], frozenset[str]] = {}
         self._endpoints: dict[tuple[str, str], tuple[int, float]] = {}
@@ -181,7 +183,7 @@ class Cluster:
 
     def accepted_for_s(self, route: Object) -> float | None:
         """Seconds since this generation of the route was first seen accepted."""
-        uid, generation, since = self._accepted.get(key_of(route), ("", -1, 0.0))
+        uid, generation, since = self._accepted.get((route["kind"], *key_of(route)), ("", -1, 0.0))
         metadata = route["metadata"]
         if (uid, generation) != (metadata["uid"], metadata.get("generation", 0)):
             return None
@@ -358,7 +360,7 @@ class Cluster:
     def _relay(self, resource: Resource) -> Callable[[str, Object], None]:
         def relay(kind: str, obj: Object) -> None:
             self._note_marks(resource, kind, obj)
-            if resource == HTTPROUTE:
+            if resource in {HTTPROUTE, GRPCROUTE}:
                 self._note_accepted(kind, obj)
             elif resource in {INFERENCEPOOL, INFERENCEPOOL_X}:
                 self._note_aimed(resource, kind, obj)
@@ -379,7 +381,7 @@ class Cluster:
             self._marked.pop(where, None)
 
     def _note_accepted(self, kind: str, route: Object) -> None:
-        key = key_of(route)
+        key = (route["kind"], *key_of(route))
         if kind == "DELETED" or unaccepted(route):
             self._accepted.pop(key, None)
             return

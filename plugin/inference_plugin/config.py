@@ -13,6 +13,8 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from inference_common.kube import (
+    GRPCROUTE,
+    HTTPROUTE,
     INFERENCEMODELREWRITE,
     INFERENCEMODELREWRITE_X,
     INFERENCEPOOL,
@@ -24,6 +26,7 @@ from inference_plugin.errors import ConfigError
 PATH: Final = f'spec.strategy.canary.trafficRouting.plugins["{PLUGIN_NAME}"]'
 _POOL_GROUPS: Final = (INFERENCEPOOL.group, INFERENCEPOOL_X.group)
 _REWRITE_GROUPS: Final = (INFERENCEMODELREWRITE.group, INFERENCEMODELREWRITE_X.group)
+_ROUTE_KEYS: Final = ("httpRoute", "httpRoutes", "grpcRoute", "grpcRoutes")
 _MODEL_KEYS: Final = ("inferenceModel", "inferenceModelRewrite", "modelList")
 _FIELD: Final = r"[A-Za-z_][A-Za-z0-9_-]*"
 
@@ -64,7 +67,7 @@ class _Strict(BaseModel):
 
 
 class RouteConfig(_Strict):
-    """One HTTPRoute; ``rules`` are names of its rules, none means those with the managed refs."""
+    """One route; ``rules`` are names of its rules, none means those with the managed refs."""
 
     name: str = Field(min_length=1)
     rules: tuple[str, ...] = ()
@@ -131,6 +134,8 @@ class RouterConfig(_Strict):
 
     httpRoute: str | None = Field(default=None, min_length=1)  # noqa: N815 - the JSON's name
     httpRoutes: tuple[RouteConfig, ...] = ()  # noqa: N815
+    grpcRoute: str | None = Field(default=None, min_length=1)  # noqa: N815
+    grpcRoutes: tuple[RouteConfig, ...] = ()  # noqa: N815
     inferenceModel: str | None = Field(default=None, min_length=1)  # noqa: N815
     inferenceModelRewrite: ModelRewriteConfig | None = None  # noqa: N815
     modelList: ModelListConfig | None = None  # noqa: N815
@@ -152,16 +157,20 @@ class RouterConfig(_Strict):
         return self
 
     def _check_objects(self) -> None:
-        keys = ("httpRoute", "httpRoutes", *_MODEL_KEYS)
+        keys = (*_ROUTE_KEYS, *_MODEL_KEYS)
         given = [key for key in keys if getattr(self, key)]
-        if len(given) != 1:
+        # A Rollout may stand behind an HTTPRoute and a GRPCRoute at once.
+        kinds = {key[:4] if key in _ROUTE_KEYS else key for key in given}
+        if not given or len(kinds) != len(given) or (self.model_key and len(given) > 1):
             found = "none of them" if not given else " and ".join(given)
             raise ValueError(
-                f"exactly one of {', '.join(keys[:-1])} and {keys[-1]} is needed, found {found}"
+                f"exactly one of {', '.join(keys[:-1])} and {keys[-1]} is needed (or one for each "
+                f"kind of route), found {found}"
             )
-        names = [route.name for route in self.routes]
-        if len(set(names)) != len(names):
-            raise ValueError(f"httpRoutes names a route twice: {', '.join(names)}")
+        for key in ("httpRoutes", "grpcRoutes"):
+            names = [route.name for route in getattr(self, key)]
+            if len(set(names)) != len(names):
+                raise ValueError(f"{key} names a route twice: {', '.join(names)}")
 
     def _check_destinations(self) -> None:
         given = [
@@ -187,9 +196,14 @@ class RouterConfig(_Strict):
             )
 
     @property
-    def routes(self) -> tuple[RouteConfig, ...]:
-        """The HTTPRoutes, however they were written."""
-        return (RouteConfig(name=self.httpRoute),) if self.httpRoute else self.httpRoutes
+    def routes(self) -> tuple[tuple[str, RouteConfig], ...]:
+        """Kind and name of each route, however they were written."""
+        http = (RouteConfig(name=self.httpRoute),) if self.httpRoute else self.httpRoutes
+        grpc = (RouteConfig(name=self.grpcRoute),) if self.grpcRoute else self.grpcRoutes
+        return (
+            *((HTTPROUTE.kind, route) for route in http),
+            *((GRPCROUTE.kind, route) for route in grpc),
+        )
 
     @property
     def model_key(self) -> str | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from inference_common.kube import HTTPROUTE, ROLLOUT
+from inference_common.kube import GRPCROUTE, HTTPROUTE, ROLLOUT
 from inference_plugin import commanded
 from inference_plugin.keeper import Keeper
 from inference_plugin.releasing import Ended, has_ended, release_ended
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from inference_plugin.tools import Tools
 
 Object = dict[str, Any]
+_ROUTES: Final = (HTTPROUTE, GRPCROUTE)
 
 
 class Keepers:
@@ -82,7 +83,7 @@ class Keepers:
                 keeper.wake()
         namespace = obj["metadata"].get("namespace", "")
         for key, keeper in self._keepers.items():
-            if keeper.is_active and (key.namespace == namespace or resource == HTTPROUTE):
+            if keeper.is_active and (key.namespace == namespace or resource in _ROUTES):
                 keeper.wake()
 
     def _on_rollout(self, kind: str, rollout: Object) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from inference_common.kube import (
-    HTTPROUTE,
     INFERENCEMODEL,
     INFERENCEMODELREWRITE,
     INFERENCEMODELREWRITE_X,
@@ -28,7 +27,7 @@ from inference_plugin.models import plan_model
 from inference_plugin.pools import aim, release_pool
 from inference_plugin.rollouts import spec_of
 from inference_plugin.route_plan import plan_route
-from inference_plugin.routes import managed_rules, shares_of, title_of
+from inference_plugin.routes import ROUTES, managed_rules, resource_of, shares_of, title_of
 from inference_plugin.schemas import list_fault
 from inference_plugin.splits import split_of
 from inference_plugin.targets import Context, ObjectPlan, Wait, WaitReason
@@ -131,7 +130,7 @@ def managed_objects(
         return [(resource, namespace, config.inferenceModelRewrite.name)]
     if config.modelList:
         return [(_list_resource(config.modelList, view), namespace, config.modelList.name)]
-    return [(HTTPROUTE, namespace, route.name) for route in config.routes]
+    return [(ROUTES[kind], namespace, route.name) for kind, route in config.routes]
 
 
 def _rewrite_resource(group: str | None, view: View) -> Resource:
@@ -307,7 +306,8 @@ def _rules(
     command: Command,
     config: RouterConfig,
 ) -> tuple[int, ...]:
-    [names] = [item.rules for item in config.routes if item.name == route["metadata"]["name"]]
+    this = (resource_of(route).kind, route["metadata"]["name"])
+    [names] = [item.rules for kind, item in config.routes if (kind, item.name) == this]
     entry = commanded.read(route, str(command.spec.key))
     return managed_rules(
         route,

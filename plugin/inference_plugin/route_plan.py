@@ -1,4 +1,4 @@
-"""HTTPRoute: from shares to a JSON Patch of exactly the managed weights."""
+"""A route: from shares to a JSON Patch of exactly the managed weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from inference_common.kube import HTTPROUTE
 from inference_plugin import commanded, weighted
 from inference_plugin.apportion import LIMIT
 from inference_plugin.backends import Backend, backend_of, new_ref
@@ -23,6 +22,7 @@ from inference_plugin.routes import (
     namespace_of,
     place_of,
     refs_of,
+    resource_of,
     test_refs,
     title_of,
 )
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 _MAX_REFS: Final = 16
-"""Most backendRefs of a rule (gateway-api apis/v1/httproute_types.go)."""
+"""Most backendRefs of a rule (gateway-api apis/v1/httproute_types.go, grpcroute_types.go)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,7 @@ def plan_route(
     )
     operations = [operation for plan in changed for operation in _operations(plan)]
     patch = ObjectPatch(
-        resource=HTTPROUTE,
+        resource=resource_of(route),
         namespace=namespace_of(route),
         name=route["metadata"]["name"],
         operations=guarded(route, operations, commanded.annotation_value(route, new)),
@@ -226,7 +226,7 @@ def _rule_plan(
         placed.append(Placed(place=place, item=item, weight=weight))
     if len(after) > _MAX_REFS:
         raise ConfigError(
-            f"Rule {place} would have {len(after)} backendRefs; an HTTPRoute allows {_MAX_REFS}. "
+            f"Rule {place} would have {len(after)} backendRefs; a route allows {_MAX_REFS}. "
             "Remove the ones that are no longer needed."
         )
     before = {item.item: item.weight for item in entries if item.managed}

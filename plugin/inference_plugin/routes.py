@@ -1,12 +1,12 @@
-"""HTTPRoute as the plugin sees it: its rules, the managed backendRefs in them, and drift."""
+"""A route as the plugin sees it: its rules, the managed backendRefs in them, and drift."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from inference_common.kube import HTTPROUTE
+from inference_common.kube import GRPCROUTE, HTTPROUTE
 from inference_plugin import commanded, weighted
 from inference_plugin.backends import Backend, backend_of
 from inference_plugin.errors import ConfigError
@@ -15,9 +15,12 @@ from inference_plugin.patches import ObjectPatch, Operation, guarded, pointer
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from inference_common.kube import Resource
     from inference_plugin.commanded import Commanded
 
 Object = dict[str, Any]
+ROUTES: Final = {resource.kind: resource for resource in (HTTPROUTE, GRPCROUTE)}
+"""The kinds of routes whose backendRefs carry weights."""
 
 
 def item_of(backend: Backend) -> str:
@@ -137,7 +140,7 @@ def restore(route: Object, entry: Commanded) -> ObjectPatch | None:
     if not operations:
         return None
     return ObjectPatch(
-        resource=HTTPROUTE,
+        resource=resource_of(route),
         namespace=namespace_of(route),
         name=route["metadata"]["name"],
         operations=guarded(route, operations, None),
@@ -166,7 +169,7 @@ def adopt(route: Object, entry: Commanded) -> ObjectPatch | None:
         placed += here
     taken = replace(entry, placed=tuple(placed), adopted=True)
     return ObjectPatch(
-        resource=HTTPROUTE,
+        resource=resource_of(route),
         namespace=namespace_of(route),
         name=route["metadata"]["name"],
         operations=guarded(route, [], commanded.annotation_value(route, taken)),
@@ -252,6 +255,11 @@ def namespace_of(route: Object) -> str:
     return str(route["metadata"]["namespace"])
 
 
+def resource_of(route: Object) -> Resource:
+    """The resource type of a route, by its kind: both have the same rules and backendRefs."""
+    return ROUTES[route.get("kind", HTTPROUTE.kind)]
+
+
 def title_of(route: Object) -> str:
     """The route for a message."""
-    return f"HTTPRoute {namespace_of(route)}/{route['metadata']['name']}"
+    return f"{resource_of(route).kind} {namespace_of(route)}/{route['metadata']['name']}"

@@ -48,7 +48,7 @@ class MemoryCluster:
         self.schemas: dict[Resource, Object] = {}
         self.before_write: Callable[[Write], None] | None = None
         self._versions = itertools.count(1)
-        self._accepted: dict[tuple[str, str], tuple[int, float]] = {}
+        self._accepted: dict[tuple[str, str, str], tuple[int, float]] = {}
         self._aimed: dict[tuple[str, str], float] = {}
         self._listeners: list[Callable[[Resource, str, Object], None]] = []
 
@@ -84,9 +84,9 @@ class MemoryCluster:
         change(obj)
         return self.put(resource, obj)
 
-    def accept(self, name: str) -> None:
+    def accept(self, name: str, resource: Resource = HTTPROUTE) -> None:
         """The gateway takes in a route as it is."""
-        generation = self.objects[HTTPROUTE, NAMESPACE, name]["metadata"]["generation"]
+        generation = self.objects[resource, NAMESPACE, name]["metadata"]["generation"]
 
         def report(route: Object) -> None:
             conditions = [
@@ -95,8 +95,8 @@ class MemoryCluster:
             ]
             route["status"] = {"parents": [{"parentRef": {"name": "gw"}, "conditions": conditions}]}
 
-        self.change(HTTPROUTE, name, report)
-        key = (NAMESPACE, name)
+        self.change(resource, name, report)
+        key = (resource.kind, NAMESPACE, name)
         if self._accepted.get(key, (-1, 0.0))[0] != generation:
             self._accepted[key] = (generation, self.clock)
 
@@ -141,7 +141,8 @@ class MemoryCluster:
 
     def accepted_for_s(self, route: Object) -> float | None:
         metadata = route["metadata"]
-        generation, since = self._accepted.get((metadata["namespace"], metadata["name"]), (-1, 0.0))
+        key = (route["kind"], metadata["namespace"], metadata["name"])
+        generation, since = self._accepted.get(key, (-1, 0.0))
         return self.clock - since if generation == metadata["generation"] else None
 
     def aimed_for_s(self, pool: Object) -> float:
@@ -321,9 +322,11 @@ def make_rollout(
     }
 
 
-def weights_of(cluster: MemoryCluster, route: str, rule: int = 0) -> dict[str, int]:
+def weights_of(
+    cluster: MemoryCluster, route: str, rule: int = 0, resource: Resource = HTTPROUTE
+) -> dict[str, int]:
     """Weight by backend name; an absent weight is 1."""
-    found = cluster.objects[HTTPROUTE, NAMESPACE, route]["spec"]["rules"][rule]["backendRefs"]
+    found = cluster.objects[resource, NAMESPACE, route]["spec"]["rules"][rule]["backendRefs"]
     return {ref["name"]: ref.get("weight", 1) for ref in found}
 
 

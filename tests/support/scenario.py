@@ -21,6 +21,7 @@ from inference_common.kube import (
     DEPLOYMENT,
     EVENT,
     GATEWAY,
+    GRPCROUTE,
     HTTPROUTE,
     INFERENCEMODEL,
     INFERENCEMODELREWRITE,
@@ -50,7 +51,7 @@ _RESOURCES: Final = {
     (resource.api_version, resource.kind): resource
     for resource in (
         *(DEPLOYMENT, GATEWAY, HTTPROUTE, INFERENCEMODEL, INFERENCEPOOL, POD, REPLICASET, ROLLOUT),
-        *(INFERENCEMODELREWRITE, INFERENCEMODELREWRITE_X),
+        *(INFERENCEMODELREWRITE, INFERENCEMODELREWRITE_X, GRPCROUTE),
         Resource("", "v1", "services", "Service"),
         Resource("", "v1", "serviceaccounts", "ServiceAccount"),
         Resource("", "v1", "configmaps", "ConfigMap"),

@@ -34,6 +34,11 @@ def parse(config: Any) -> Any:
             id="fixed-names",
         ),
         pytest.param({"httpRoute": "chat"}, DestinationMode.STATIC, id="services"),
+        pytest.param(
+            {"httpRoute": "chat", "grpcRoute": "chat", "inferencePools": ["a", "b"]},
+            DestinationMode.HASH_ADDRESSED,
+            id="routes-of-both-kinds",
+        ),
         pytest.param({"inferenceModel": "travel"}, DestinationMode.MODEL, id="adapters"),
         pytest.param(
             {"inferenceModelRewrite": {"name": "travel", "model": "chat"}},
@@ -63,11 +68,26 @@ def test_the_keys_given_decide_how_hashes_become_destinations(
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        pytest.param({}, "exactly one of httpRoute, httpRoutes, inferenceModel,", id="nothing"),
+        pytest.param({}, "exactly one of httpRoute, httpRoutes, grpcRoute,", id="nothing"),
         pytest.param(
             {"httpRoute": "a", "inferenceModel": "m"},
             "found httpRoute and inferenceModel",
             id="route-and-model",
+        ),
+        pytest.param(
+            {"grpcRoute": "a", "grpcRoutes": [{"name": "b"}]},
+            "found grpcRoute and grpcRoutes",
+            id="grpc-routes-said-twice",
+        ),
+        pytest.param(
+            {"httpRoute": "a", "grpcRoute": "a", "inferenceModel": "m"},
+            "found httpRoute and grpcRoute and inferenceModel",
+            id="routes-and-a-model",
+        ),
+        pytest.param(
+            {"grpcRoutes": [{"name": "a"}, {"name": "a"}]},
+            "grpcRoutes names a route twice: a, a",
+            id="grpc-route-twice",
         ),
         pytest.param(
             {"httpRoute": "a", "inferencePools": ["p"]},

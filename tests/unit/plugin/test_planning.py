@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference_common.kube import (
+    GRPCROUTE,
     HTTPROUTE,
     INFERENCEMODEL,
     INFERENCEPOOL,
@@ -137,6 +138,31 @@ async def test_services_named_by_the_rollout_get_its_weights(services: MemoryClu
     command = make_command(SERVICES, desired=10, services=("stable", "canary"))
     await carry_out(services, command)
     assert weights_of(services, "chat") == {"stable": 90, "canary": 10}
+
+
+async def test_a_grpc_route_beside_an_http_route_of_the_same_name_gets_the_weights_too(
+    services: MemoryCluster,
+) -> None:
+    refs = [service_ref("stable", 3), service_ref("canary", 0), service_ref("other", 1)]
+    services.put(GRPCROUTE, make_route("chat", refs) | {"apiVersion": GRPCROUTE.api_version})
+    services.accept("chat", GRPCROUTE)
+    config = {"httpRoute": "chat", "grpcRoute": "chat"}
+    command = make_command(config, desired=50, services=("stable", "canary"))
+    decision = await carry_out(services, command)
+    assert weights_of(services, "chat") == {"stable": 50, "canary": 50}
+    # The third backend keeps its quarter: 3 + 3 beside 2.
+    assert weights_of(services, "chat", resource=GRPCROUTE) == {
+        "stable": 3,
+        "canary": 3,
+        "other": 2,
+    }
+    assert not decision.verified
+    assert "HTTPRoute llm/chat" in decision.unaccepted
+    assert "GRPCRoute llm/chat" in decision.unaccepted
+    services.accept("chat")
+    assert decide(services, command).unaccepted.startswith("GRPCRoute llm/chat")
+    services.accept("chat", GRPCROUTE)
+    assert decide(services, command).verified
 
 
 async def test_a_pool_named_by_the_revision_gets_its_weight(pools: MemoryCluster) -> None:
