@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 DEFAULT_PRIOR = Prior(sd=0.10 / 1.2, pods=11)
 """s0 = 10 % on ten degrees of freedom, so that three stable pods suffice for a critical t of 3."""
 LEAST_DF_POD = 11
+LARGEST_ERROR = 0.12
+"""Relative standard error of the canary's mean above which its ratio is not looked at: with heavy
+tails the mean of few requests is far from normal."""
 RATIOS = np.geomspace(2.4, 30.0, 24)
 """Alternatives of the e-process; 2.4 is 1.2 times the tolerated ratio."""
 BLOCK = 2
@@ -50,10 +53,16 @@ def gross_latency(
 ) -> GrossHarm | None:
     """Whether the canary is at least ``ratio`` times as slow, beyond chance; None with few data.
 
+    Few: fewer than ``least`` canary requests, or so few for the metric's spread that the canary's
+    mean is not known to 12 %.
+
     Fires when the estimated ratio reaches ``ratio`` and the moderated t test of "no slower"
     rejects at ``alpha``; the test never has fewer than ten degrees of freedom.
     """
-    if effects.requests[effects.canary].sum() < least:
+    canary = effects.canary
+    if effects.requests[canary].sum() < least:
+        return None
+    if effects.sampling_variance[canary].mean() / canary.sum() > LARGEST_ERROR**2:
         return None
     strong = prior if prior is not None and prior.pods >= LEAST_DF_POD else DEFAULT_PRIOR
     comparison = compare_pods(effects, prior=strong)

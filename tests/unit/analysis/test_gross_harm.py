@@ -111,7 +111,7 @@ def latency(canary: float, v: float, stable: list[float]) -> PodEffects:
     ("canary", "v", "fired"),
     [
         pytest.param(1.6, 0.0, True, id="large-and-certain"),
-        pytest.param(1.6, 0.09, False, id="large-by-chance"),
+        pytest.param(1.6, 0.014, False, id="large-by-chance"),
         pytest.param(1.4, 0.0, False, id="certain-but-not-gross"),
     ],
 )
@@ -128,6 +128,11 @@ def test_gross_latency_must_be_large_and_beyond_chance(
 def test_gross_latency_waits_for_fifty_requests() -> None:
     effects = latency(9.0, 0.0, [1.0, 1.01, 0.99])
     assert gross_latency("ttft", effects, ratio=1.5, alpha=0.1, least=61, prior=None) is None
+
+
+def test_gross_latency_waits_until_the_mean_is_known_to_an_eighth() -> None:
+    effects = latency(9.0, 0.015, [1.0, 1.01, 0.99])
+    assert gross_latency("ttft", effects, ratio=1.5, alpha=0.1, least=50, prior=None) is None
 
 
 def test_pods_that_differ_by_themselves_widen_the_error_test() -> None:
