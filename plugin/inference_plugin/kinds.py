@@ -43,6 +43,7 @@ class Kinds:
         self._clock = clock
         self._known: dict[tuple[str, str], Kind] = {}
         self._asked: dict[tuple[str, str], float] = {}
+        self._refused: dict[tuple[str, str], ConfigError] = {}
 
     def get(self, group: str, kind: str) -> Kind | None:
         """What is known of a kind."""
@@ -63,19 +64,29 @@ class Kinds:
         if known is not None and not list_fault(known.schema, listed):
             return None
         if self._clock() - self._asked.get(key, float("-inf")) < _ASK_EVERY_S:
+            if key in self._refused:
+                raise self._refused[key]
             return None
+        self._refused.pop(key, None)
         found = await self._kube.find(listed.group, listed.kind)
-        self._asked[key] = self._clock()
         if found is None:
             self._known.pop(key, None)
+            self._asked[key] = self._clock()
             return None
         path = f"/openapi/v3/apis/{quote(found.group)}/{quote(found.version)}"
         document = await self._kube.raw(path)
         schema = schema_of(document, found.group, found.version, found.kind)
-        if not list_fault(schema, listed):
-            await self._try_reading(found)
+        holds = not list_fault(schema, listed)
+        try:
+            if holds:
+                await self._try_reading(found)
+        except ConfigError as error:
+            self._refused[key] = error
+            self._asked[key] = self._clock()
+            raise
         self._known[key] = Kind(resource=found, schema=schema)
-        return None if list_fault(schema, listed) else found
+        self._asked[key] = self._clock()
+        return found if holds else None
 
     async def _try_reading(self, resource: Resource) -> None:
         try:
