@@ -281,6 +281,9 @@ class Keeper:
             command.hashes != hashes or command.spec.uid != rollout["metadata"]["uid"]
         ):
             command = None
+        if command is not None and parse_config(command.spec.config) != parse_config(spec.config):
+            # The same wish for other objects: what the old ones carried has just been given up.
+            command = replace(command, spec=spec)
         if not belongs_on_stable(rollout):
             return command
         if command is not None and command.weighting.desired == 0:

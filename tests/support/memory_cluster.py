@@ -21,7 +21,7 @@ from inference_common.kube import (
     ROLLOUT,
     Resource,
 )
-from inference_common.names import HASH_LABEL, PLUGIN_NAME
+from inference_common.names import FIELD_MANAGER, HASH_LABEL, PLUGIN_NAME
 from inference_plugin import commanded
 from inference_plugin.patches import PoolAim
 from inference_plugin.pools import hash_of, selector_of
@@ -197,10 +197,13 @@ class MemoryCluster:
                 raise KubeError(409, "Conflict", "the object has been modified")
             spec = obj["spec"]["selector"]
             labels = spec["matchLabels"] if write.resource == INFERENCEPOOL else spec
+            obj["metadata"].pop("managedFields", None)
+            labels.pop(HASH_LABEL, None)
             if write.pod_template_hash:
                 labels[HASH_LABEL] = write.pod_template_hash
-            else:
-                labels.pop(HASH_LABEL, None)
+                owned: Object = {"f:spec": {"f:selector": {f"f:{HASH_LABEL}": {}}}}
+                fields = [{"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": owned}]
+                obj["metadata"]["managedFields"] = fields
             if not dry_run:
                 self._aimed[write.namespace, write.name] = self.clock
         else:

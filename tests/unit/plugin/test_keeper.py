@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -501,3 +502,174 @@ async def test_a_deleted_rollout_is_kept_no_longer(services: World) -> None:
     assert services.count("rollouts") == 1
     services.cluster.remove(ROLLOUT, "chat")
     assert services.count("rollouts") == 0
+
+
+async def test_a_deleted_rollout_leaves_everything_on_stable(services: World) -> None:
+    services.cluster.remove(ROLLOUT, "chat")
+    await services.calm()
+    assert services.weights() == {"stable": 100, "canary": 0}
+    assert COMMANDED_ANNOTATION not in annotations_of(services)
+    assert "Released" in services.heard()
+
+
+async def test_a_rollout_that_ended_while_the_server_was_away_is_made_up_for(
+    services: World,
+) -> None:
+    await services.keepers.stop()
+    services.cluster._listeners.clear()
+    services.cluster.remove(ROLLOUT, "chat")
+    assert services.weights() == {"stable": 90, "canary": 10}
+    fresh = Keepers(services.keepers._tools)
+    fresh.wake_all()
+    await services.calm()
+    assert services.weights() == {"stable": 100, "canary": 0}
+    await fresh.stop()
+
+
+async def test_a_new_rollout_of_the_same_name_is_not_mistaken_for_the_ended_one(
+    services: World,
+) -> None:
+    services.cluster.remove(ROLLOUT, "chat")
+    made = make_rollout("chat", SERVICES, stable="h1", canary="h2")
+    made["metadata"]["uid"] = "uid-another"
+    services.cluster.put(ROLLOUT, made)
+    await services.calm()
+    # The old one is given up; the new one has asked for nothing yet.
+    assert services.weights() == {"stable": 100, "canary": 0}
+
+
+async def test_an_unmanaged_route_of_the_old_configuration_is_given_up(services: World) -> None:
+    route = make_route("other", [service_ref("stable"), service_ref("canary", 0)])
+    services.cluster.put(HTTPROUTE, route)
+    services.config = {"httpRoute": "other"}
+    services.rollout("h1", "h2")
+    await services.calm()
+    assert services.weights() == {"stable": 100, "canary": 0}
+    assert COMMANDED_ANNOTATION not in annotations_of(services)
+
+
+async def test_a_route_stays_managed_until_its_successor_exists(services: World) -> None:
+    services.config = {"httpRoute": "other"}
+    services.rollout("h1", "h2")
+    await services.calm()
+    assert services.weights() == {"stable": 90, "canary": 10}
+
+
+async def test_a_pool_that_is_no_longer_named_is_drained_and_let_go(world: World) -> None:
+    await world.calls("h1", "h1", 0)
+    world.pods("h2")
+    world.rollout("h1", "h2")
+    await settle(world, "h1", "h2", 10)
+    assert world.weights() == {"a": 90, "b": 10}
+    assert world.aims() == {"a": "h1", "b": "h2"}
+    world.cluster.put(INFERENCEPOOL, make_pool("c", {"app": "chat"}))
+
+    def add(route: Any) -> None:
+        route["spec"]["rules"][0]["backendRefs"].append(pool_ref("c", 0))
+
+    world.cluster.change(HTTPROUTE, "chat", add)
+    world.config = {"httpRoute": "chat", "inferencePools": ["a", "c"]}
+    world.spec = replace(world.spec, config=json.dumps(world.config).encode())
+    world.rollout("h1", "h2")
+    await settle(world, "h1", "h2", 10)
+    assert world.weights() == {"a": 90, "b": 0, "c": 10}
+    assert world.aims() == {"a": "h1", "b": None, "c": "h2"}
+    # Its share is nobody's any more: whoever gives it weight keeps that.
+    assert "/b" not in annotations_of(world)[COMMANDED_ANNOTATION]
+
+
+async def test_an_edit_is_adopted_until_the_next_command() -> None:
+    async with world_of(SERVICES | {"drift": "adopt"}) as world:
+        for role in ("stable", "canary"):
+            service = {"metadata": {"name": role}, "spec": {"selector": {"role": role}}}
+            world.cluster.put(SERVICE, service)
+            world.cluster.put(POD, make_pod(f"{role}-0", {"role": role}))
+        route = make_route("chat", [service_ref("stable"), service_ref("canary", 0)])
+        world.cluster.put(HTTPROUTE, route)
+        world.rollout("h1", "h2")
+        await world.calls("h1", "h2", 10)
+        edit(world, "canary", 60)
+        await world.calm()
+        assert "DriftAdopted" in world.heard()
+        count = len(world.cluster.writes)
+        await world.calls("h1", "h2", 10)
+        assert (world.weights(), len(world.cluster.writes)) == ({"stable": 90, "canary": 60}, count)
+        await world.calls("h1", "h2", 50)
+        assert world.weights() == {"stable": 50, "canary": 50}
+
+
+async def test_an_edit_that_leaves_nobody_any_weight_is_not_adopted() -> None:
+    async with world_of(SERVICES | {"drift": "adopt"}) as world:
+        for role in ("stable", "canary"):
+            service = {"metadata": {"name": role}, "spec": {"selector": {"role": role}}}
+            world.cluster.put(SERVICE, service)
+            world.cluster.put(POD, make_pod(f"{role}-0", {"role": role}))
+        route = make_route("chat", [service_ref("stable"), service_ref("canary", 0)])
+        world.cluster.put(HTTPROUTE, route)
+        world.rollout("h1", "h2")
+        await world.calls("h1", "h2", 10)
+
+        def empty(route: Any) -> None:
+            for ref in route["spec"]["rules"][0]["backendRefs"]:
+                ref["weight"] = 0
+
+        world.cluster.change(HTTPROUTE, "chat", empty)
+        await world.calm()
+        assert world.weights() == {"stable": 90, "canary": 10}
+
+
+# Steps that lower the weight
+
+
+def at_step(world: World, index: int, *weights: int) -> None:
+    """The Rollout stands at that step of these setWeight steps."""
+    made = make_rollout("chat", world.config, stable="h1", canary="h2", currentStepIndex=index)
+    canary = made["spec"]["strategy"]["canary"]
+    canary |= {"stableService": "stable", "canaryService": "canary"}
+    canary["steps"] = [{"setWeight": weight} for weight in weights]
+    world.cluster.put(ROLLOUT, made)
+
+
+async def test_a_falling_step_moves_traffic_before_the_controller_asks(services: World) -> None:
+    at_step(services, 1, 10, 0)
+    await services.calm()
+    assert services.weights() == {"stable": 100, "canary": 0}
+
+
+async def test_pods_are_held_until_a_falling_step_is_in_effect(services: World) -> None:
+    """The controller repeats the weight before, and would scale the canary down next."""
+    at_step(services, 1, 10, 0)
+    with pytest.raises(HoldingError):
+        await services.set_weight(10)
+    services.cluster.accept("chat")
+    services.cluster.pass_time(10)
+    await services.set_weight(10)
+    assert services.weights() == {"stable": 100, "canary": 0}
+
+
+async def test_the_repeated_weight_of_a_falling_step_is_not_verified(services: World) -> None:
+    at_step(services, 1, 10, 0)
+    await services.calm()
+    services.cluster.accept("chat")
+    assert not await services.calls("h1", "h2", 10)
+
+
+async def test_a_rising_step_waits_for_the_controller(services: World) -> None:
+    at_step(services, 1, 10, 50)
+    await services.calm()
+    assert services.weights() == {"stable": 90, "canary": 10}
+
+
+def annotations_of(world: World) -> dict[str, str]:
+    route = world.cluster.objects[HTTPROUTE, NAMESPACE, "chat"]
+    found: dict[str, str] = route["metadata"].get("annotations") or {}
+    return found
+
+
+async def settle(world: World, stable: str, canary: str, weight: int) -> None:
+    """Calls of the controller until nothing changes, with a gateway that keeps up."""
+    for _ in range(8):
+        with suppress(HoldingError):
+            await world.calls(stable, canary, weight)
+        world.cluster.accept("chat")
+        world.cluster.pass_time(3)
