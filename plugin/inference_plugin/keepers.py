@@ -43,6 +43,9 @@ class Keepers:
 
         What was managed for Rollouts that ended while the server was away is given up.
         """
+        if not self._tools.cluster.serves(ROLLOUT):
+            # Nothing is known of any Rollout, which is not to say that there is none.
+            return
         for where in self._tools.cluster.carriers():
             obj = self._tools.cluster.get(*where) or {}
             for name, entry in commanded.read_all(obj).items():

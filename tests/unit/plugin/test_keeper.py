@@ -526,6 +526,18 @@ async def test_a_rollout_that_ended_while_the_server_was_away_is_made_up_for(
     await fresh.stop()
 
 
+async def test_nothing_is_given_up_while_rollouts_are_not_served(services: World) -> None:
+    await services.keepers.stop()
+    services.cluster._listeners.clear()
+    services.cluster.remove(ROLLOUT, "chat")
+    services.cluster.unserved.add(ROLLOUT)
+    fresh = Keepers(services.keepers._tools)
+    fresh.wake_all()
+    await services.calm()
+    assert services.weights() == {"stable": 90, "canary": 10}
+    await fresh.stop()
+
+
 async def test_a_new_rollout_of_the_same_name_is_not_mistaken_for_the_ended_one(
     services: World,
 ) -> None:
