@@ -64,3 +64,19 @@ async def test_abort_under_traffic_brings_every_answer_back_to_stable(scenario: 
         await scenario.until_no_pods(canary)
         await traffic.until_answers(30)
     assert traffic.failures == []
+
+
+async def test_step_that_falls_to_zero_fails_no_request(scenario: Scenario) -> None:
+    """Argo scales the canary down for the lower weight before it asks for that weight."""
+    await served(scenario, QWEN, replicas=1, canary_steps=[*m.steps(50), *m.steps(0)])
+    async with Traffic(await scenario.address(), model="mymodel", rate=RATE) as traffic:
+        await scenario.revise("chat", revised(DEEPSEEK))
+        await scenario.until_paused("chat", 50, timeout_s=180)
+        await scenario.until_accepted("chat")
+        canary = (await scenario.hashes("chat"))["current"]
+        await scenario.argo("promote", "chat")
+        await scenario.until_paused("chat", 0)
+        await scenario.until_no_pods(canary)
+        window = await traffic.until_answers(20)
+        assert window.shares() == {QWEN: 1.0}
+    assert traffic.failures == []

@@ -55,7 +55,7 @@ async def hash_addressed(
     await scenario.until_healthy("chat")
 
 
-async def served(scenario: Scenario, version: str, *, replicas: int = 2) -> None:
+async def served(scenario: Scenario, version: str, *, replicas: int = 2, **canary: Any) -> None:
     """As hash_addressed, with simulated vLLM pods and real pickers, reachable at the Gateway."""
     objects: list[Object] = [m.gateway(), *m.picker_rights()]
     for name in POOLS:
@@ -67,7 +67,7 @@ async def served(scenario: Scenario, version: str, *, replicas: int = 2) -> None
         await scenario.until_available(f"picker-{name}")
     template = m.pod_template(m.simulated_vllm(version), labels=APP)
     config = {"httpRoute": "chat", "inferencePools": list(POOLS)}
-    await scenario.apply(m.rollout("chat", template, config, replicas=replicas))
+    await scenario.apply(m.rollout("chat", template, config, replicas=replicas, **canary))
     await scenario.until_healthy("chat", timeout_s=180)
     await scenario.until_accepted("chat")
 
