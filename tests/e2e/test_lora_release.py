@@ -32,6 +32,7 @@ async def test_lora_canary_is_promoted_aborted_and_undone_without_a_failed_reque
         await scenario.argo("abort", "travel-helper")
         await scenario.until_targets("loramodel", {V1: 100})
         # The same again, to the end.
+        await scenario.until_aborted("travel-helper")
         await scenario.argo("retry", "rollout", "travel-helper")
         await scenario.until_paused("travel-helper", 10, timeout_s=180)
         await scenario.argo("promote", "travel-helper")

@@ -35,6 +35,7 @@ async def test_services_named_by_the_rollout_are_weighted_promoted_and_aborted(
     await scenario.until_weights("chat", {"chat-stable": 90, "chat-canary": 10})
     await scenario.argo("abort", "chat")
     await scenario.until_weights("chat", {"chat-stable": 100, "chat-canary": 0})
+    await scenario.until_aborted("chat")
     await scenario.argo("retry", "rollout", "chat")
     await scenario.until_paused("chat", 10)
     await scenario.argo("promote", "chat")

@@ -215,12 +215,16 @@ class Scenario:
         return await self.until(ROLLOUT, rollout, healthy, what="Healthy", timeout_s=timeout_s)
 
     async def until_aborted(self, rollout: str) -> Object:
-        """The Rollout once it knows that it is aborted."""
+        """The Rollout once the controller has taken the abort in, so that a retry means a new one.
+
+        The weights are back on stable before that: the plugin does not wait for the controller.
+        """
         return await self.until(
             ROLLOUT,
             rollout,
-            lambda obj: obj is not None and bool(obj["status"].get("abort")),
-            what="status.abort",
+            # abort is the command's, abortedAt the controller's.
+            lambda obj: obj is not None and bool(obj["status"].get("abortedAt")),
+            what="status.abortedAt",
         )
 
     async def until_weights(
