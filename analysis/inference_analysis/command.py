@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from inference_analysis.capture_command import capture
+
 app = typer.Typer(
     name="analysis",
     help="Compare a canary with stable: pass, fail or inconclusive.",
@@ -17,6 +19,7 @@ app = typer.Typer(
 
 EXIT_CODES = {"proceed": 0, "abort": 1, "pause": 3}
 BAD_INPUT = 2
+app.command()(capture)
 
 
 @app.callback()

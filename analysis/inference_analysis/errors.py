@@ -3,7 +3,8 @@
 ::
 
     AnalysisError
-    └── InputError    the user or the collector: the cells file cannot be used
+    ├── InputError       the user or the collector: the cells file cannot be used
+    └── PrometheusError  whoever runs Prometheus: it did not give a whole answer
 """
 
 from __future__ import annotations
@@ -23,3 +24,7 @@ class InputError(AnalysisError):
         """Keep the problems, and join them into one message."""
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class PrometheusError(AnalysisError):
+    """Prometheus was not reached, refused, or answered in part only; the same may work later."""

@@ -1,0 +1,296 @@
+"""From what Prometheus answered to a cells file. No network, and no clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from inference_analysis import increments as inc
+from inference_analysis.aliases import Kind
+from inference_analysis.errors import InputError
+from inference_analysis.observations import Arm
+from inference_analysis.pod_series import FAILED, FINISHED, by_pod
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from inference_analysis.aliases import Family
+    from inference_analysis.increments import Grid
+    from inference_analysis.observations import BoolArray, FloatArray
+    from inference_analysis.pod_series import PodSeries
+    from inference_analysis.series import Series, Table
+
+Answers = dict[tuple[Arm, str], "Sequence[Series]"]
+Found = dict[Arm, dict[str, dict[str, "PodSeries"]]]
+_LEAST_SCRAPES: Final = 2
+"""A window shorter than this many scrape intervals says more about scrapes than about servers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How answers are read."""
+
+    grid: Grid
+    warm_up_s: float
+    pod_label: str = "pod"
+    node_label: str = "node"
+    hardware_label: str = ""
+    error_reasons: AbstractSet[str] = frozenset({"error"})
+    required: AbstractSet[str] = frozenset()
+    """Metrics without which nothing is written."""
+    no_pods: str = "Check the pods' labels"
+    """What to do when an arm has no pods."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captured:
+    """Windows and pods of a cells file, and what the reader should know about them."""
+
+    windows: dict[str, list[float]]
+    pods: list[dict[str, Any]]
+    notes: tuple[str, ...]
+
+
+def captured(
+    answers: Mapping[tuple[Arm, str], Sequence[Series]],
+    families: Sequence[Family],
+    settings: Settings,
+) -> Captured:
+    """The cells of both arms; ``answers`` is by arm and metric.
+
+    Raises InputError for data that cannot be used, with the remedy.
+    """
+    found: Found = {
+        arm: {
+            family.metric: by_pod(
+                answers[arm, family.metric],
+                family,
+                pod_label=settings.pod_label,
+                error_reasons=settings.error_reasons,
+            )
+            for family in families
+        }
+        for arm in Arm
+    }
+    used, notes = _comparable(found, families, settings)
+    _check_scrapes(found, settings)
+    pods = []
+    for arm in Arm:
+        names = sorted({pod for family in used for pod in found[arm][family.metric]})
+        written = []
+        for name in names:
+            of_pod = {
+                family.metric: found[arm][family.metric][name]
+                for family in used
+                if name in found[arm][family.metric]
+            }
+            cells, about = _pod(name, arm, of_pod, used, settings)
+            notes += about
+            if cells is not None:
+                written.append(cells)
+        if not written:
+            raise InputError(
+                f"{arm} has {len(names)} pods but no window of {settings.grid.seconds:g} s with "
+                "data. Wait for more scrapes, or look further back with --minutes"
+            )
+        pods += written
+    twice = [name for name, times in Counter(pod["name"] for pod in pods).items() if times > 1]
+    if twice:
+        raise InputError(
+            f"pod {twice[0]} is in both arms: its labels changed on the way. Check the relabeling"
+        )
+    grid = settings.grid
+    return Captured(
+        windows={
+            "start": [float(x) for x in grid.edges[:-1]],
+            "seconds": [grid.seconds] * grid.width,
+        },
+        pods=pods,
+        notes=tuple(notes),
+    )
+
+
+def _comparable(
+    found: Found, families: Sequence[Family], settings: Settings
+) -> tuple[list[Family], list[str]]:
+    """The families that both arms have, and notes on the others."""
+    for arm in Arm:
+        if not any(found[arm].values()):
+            raise InputError(f"{arm} has no series at all. {settings.no_pods}")
+    used: list[Family] = []
+    notes: list[str] = []
+    for family in families:
+        metric = family.metric
+        lacking = [arm.value for arm in Arm if not found[arm][metric]]
+        if not lacking:
+            used.append(family)
+            names = {arm: sorted({p.name for p in found[arm][metric].values()}) for arm in Arm}
+            if names[Arm.CANARY] != names[Arm.STABLE]:
+                notes.append(
+                    f"{metric}: canary from {', '.join(names[Arm.CANARY])}, "
+                    f"stable from {', '.join(names[Arm.STABLE])}"
+                )
+            copies = sum(p.duplicates for arm in Arm for p in found[arm][metric].values())
+            if copies:
+                notes.append(f"{metric}: left out {copies} copies of targets scraped twice")
+        elif metric in settings.required or (
+            len(lacking) == 1 and family.kind in {Kind.HISTOGRAM, Kind.REQUESTS}
+        ):
+            expected = ", ".join([*family.full_names, *(f"vllm:{name}" for name in family.names)])
+            raise InputError(
+                f"{metric}: no series on {' and '.join(lacking)} (looked for {expected}). If the "
+                f"server names it otherwise, add --alias {metric}=NAME"
+            )
+        else:
+            notes.append(f"{metric}: left out, no series on {' and '.join(lacking)}")
+    if not any(family.kind in {Kind.HISTOGRAM, Kind.REQUESTS} for family in used):
+        raise InputError(
+            "neither a latency histogram nor request counters on both arms. If the server names "
+            "them otherwise, add --alias METRIC=NAME"
+        )
+    return used, notes
+
+
+def _check_scrapes(found: Found, settings: Settings) -> None:
+    """Refuse windows too short for the scrapes, and data that has stopped to come."""
+    grid = settings.grid
+    for arm in Arm:
+        tables = [t for pods in found[arm].values() for pod in pods.values() for t in pod.tables]
+        interval = max((t.interval_s for t in tables), default=0.0)
+        if grid.seconds < _LEAST_SCRAPES * interval:
+            raise InputError(
+                f"--window {grid.seconds:g}: {arm} is scraped every {interval:.3g} s. Use at "
+                f"least {_LEAST_SCRAPES * interval:.0f} s"
+            )
+        newest = max((float(t.times[-1]) for t in tables if t.times.size), default=0.0)
+        if grid.end_s - newest > max(2 * grid.seconds, 60.0):
+            raise InputError(
+                f"the newest sample of {arm} is {grid.end_s - newest:.0f} s older than the end of "
+                "the last window. Check that its pods run and are scraped and that the clocks "
+                "agree; to look at the past use --end"
+            )
+
+
+def _pod(
+    name: str,
+    arm: Arm,
+    of_pod: Mapping[str, PodSeries],
+    families: Sequence[Family],
+    settings: Settings,
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """One pod of the cells file, or None when it has no data in any window."""
+    grid = settings.grid
+    counters = [
+        table
+        for family in families
+        if family.kind is not Kind.GAUGE and family.metric in of_pod
+        for table in of_pod[family.metric].tables
+    ]
+    begun = inc.births(counters, grid)
+    warm_up = inc.warming(begun, grid, settings.warm_up_s)
+    labels = next(iter(of_pod.values())).labels
+    cells: dict[str, Any] = {
+        "name": name,
+        "arm": arm.value,
+        "node": labels.get(settings.node_label, ""),
+        "hardware": labels.get(settings.hardware_label, ""),
+        "warmUp": warm_up.tolist(),
+        "histograms": {},
+    }
+    held: BoolArray = np.ones(grid.width, dtype=np.bool_)
+    for family in families:
+        if family.metric not in of_pod:
+            continue
+        tables = of_pod[family.metric].tables
+        if family.kind is Kind.HISTOGRAM:
+            values = _increments(name, family.metric, tables, grid)
+            cells["histograms"][family.metric] = _histogram(
+                f"{family.metric} of pod {name}", values, tables[0]
+            )
+        elif family.kind is Kind.REQUESTS:
+            values = _increments(name, family.metric, tables, grid, columns=(FINISHED, FAILED))
+            cells["requests"] = _whole(f"requests of pod {name}", values.sum(axis=1))
+            cells["errors"] = _whole(f"errors of pod {name}", values[:, 1])
+        elif family.kind is Kind.COUNTER:
+            values = _increments(name, family.metric, tables, grid)
+            cells[family.metric] = _optional(values[:, 0])
+            continue
+        else:
+            parts = [inc.means(table, grid) for table in tables]
+            cells[family.metric] = _optional(inc.together(parts, tables, grid)[:, 0])
+            continue
+        held &= ~np.isnan(values[:, 0])
+    notes = []
+    usable = int((held & ~warm_up).sum())
+    if usable < grid.width:
+        notes.append(
+            f"{arm} pod {name}: {usable} of {grid.width} windows usable "
+            f"({int((~held).sum())} without data, {int((held & warm_up).sum())} warming up)"
+        )
+    return (cells if held.any() else None), notes
+
+
+def _increments(
+    pod: str,
+    metric: str,
+    tables: Sequence[Table],
+    grid: Grid,
+    columns: Sequence[str] | None = None,
+) -> FloatArray:
+    """(W, K) increments of one pod; with ``columns`` exactly these, absent ones 0."""
+    if columns is None and len({table.columns for table in tables}) > 1:
+        raise InputError(
+            f"{metric} of pod {pod}: its servers have different bucket edges. Give all engines "
+            "of a pod the same configuration"
+        )
+    parts = []
+    for table in tables:
+        part = inc.increments(table, grid)
+        if columns is not None:
+            rows = np.zeros((grid.width, len(columns)))
+            for at, column in enumerate(columns):
+                if column in table.columns:
+                    rows[:, at] = part[:, table.columns.index(column)]
+            rows[np.isnan(part).any(axis=1)] = np.nan
+            part = rows
+        parts.append(part)
+    return inc.together(parts, tables, grid)
+
+
+def _histogram(what: str, values: FloatArray, table: Table) -> dict[str, Any]:
+    """The cells of one histogram; the columns are cumulated buckets, then the sum."""
+    buckets = np.diff(values[:, :-1], axis=1, prepend=0.0)
+    counts = _whole(what, values[:, -2])
+    rows = [_whole(what, column) for column in buckets.T]
+    return {
+        "le": [edge for edge in table.columns if isinstance(edge, float) and np.isfinite(edge)],
+        "count": counts,
+        # Servers raise the sum before the count, so that a scrape in between sees half of it.
+        "sum": [
+            None if count is None else 0.0 if count == 0 else round(float(total), 9)
+            for count, total in zip(counts, values[:, -1], strict=True)
+        ],
+        "buckets": [
+            None if count is None else list(row)
+            for count, row in zip(counts, zip(*rows, strict=True), strict=True)
+        ],
+    }
+
+
+def _whole(what: str, values: FloatArray) -> list[int | None]:
+    """Counts as integers, null for NaN; raises InputError for parts of requests."""
+    known = values[~np.isnan(values)]
+    if (np.abs(known - np.rint(known)) > 1e-6).any() or (known < 0).any():  # noqa: PLR2004
+        raise InputError(
+            f"{what}: increments are no whole numbers. Expected raw counters; is a recording "
+            "rule or a downsampled store behind this name?"
+        )
+    return [None if np.isnan(value) else round(float(value)) for value in values]
+
+
+def _optional(values: FloatArray) -> list[float | None]:
+    return [None if np.isnan(value) else round(float(value), 6) for value in values]
