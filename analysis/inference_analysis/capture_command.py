@@ -214,7 +214,12 @@ def _address(text: str) -> str:
 
 
 def _secret(file: Path | None) -> str:
-    return file.read_text().strip() if file else ""
+    from inference_analysis.errors import InputError  # noqa: PLC0415
+
+    text = file.read_text().strip() if file else ""
+    if file and not text:
+        raise InputError(f"{file}: empty. Expected a token or a password")
+    return text
 
 
 def _pair(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:

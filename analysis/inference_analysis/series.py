@@ -110,20 +110,30 @@ def targets(found: Iterable[Series]) -> tuple[list[list[Series]], int]:
 
     Replicas of Prometheus, or two jobs that scrape one address, give the same counters twice, with
     the same ``instance``; the copy with most samples is kept. Different instances in one pod are
-    different servers (data parallelism) and all are kept.
+    different servers (data parallelism) and all are kept. Of one instance, what has the same
+    timestamps comes from one scrape and belongs together, whatever labels it has.
     """
-    copies: dict[str, dict[tuple[tuple[str, str], ...], list[Series]]] = defaultdict(dict)
+    instances: dict[str, dict[tuple[tuple[str, str], ...], list[Series]]] = defaultdict(dict)
     for item in found:
         identity = tuple(sorted((k, v) for k, v in item.labels.items() if k not in _SERVER_LABELS))
-        copies[item.labels.get("instance", "")].setdefault(identity, []).append(item)
+        instances[item.labels.get("instance", "")].setdefault(identity, []).append(item)
     kept = []
-    for instance in sorted(copies):
-        by_identity = copies[instance]
-        best = min(
-            sorted(by_identity), key=lambda key: -max(s.times.size for s in by_identity[key])
-        )
-        kept.append(by_identity[best])
-    return kept, sum(len(by_identity) - 1 for by_identity in copies.values())
+    duplicates = 0
+    for instance in sorted(instances):
+        copies: list[tuple[FloatArray, list[Series]]] = []
+        for identity in sorted(instances[instance]):
+            items = instances[instance][identity]
+            times = np.unique(np.concatenate([item.times for item in items]))
+            for at, (others, group) in enumerate(copies):
+                shared = np.intersect1d(others, times, assume_unique=True).size
+                if shared > min(others.size, times.size) / 2:
+                    copies[at] = np.union1d(others, times), [*group, *items]
+                    break
+            else:
+                copies.append((times, items))
+        kept.append(max(copies, key=lambda copy: copy[0].size)[1])
+        duplicates += len(copies) - 1
+    return kept, duplicates
 
 
 def table(found: Sequence[Series], column: Callable[[Series], Hashable | None]) -> Table:

@@ -140,11 +140,18 @@ def test_pod_that_came_later_warms_up_and_one_that_was_there_does_not() -> None:
 
 def test_engines_of_one_pod_add_up_and_copies_of_a_target_do_not() -> None:
     engines = [*histogram("c", engine="0"), *histogram("c", engine="1")]
-    replicas = [*histogram("s", prometheus_replica="a"), *histogram("s", prometheus_replica="b")]
+    other = histogram("s", scrapes=SCRAPES + 7.0, prometheus_replica="b")
+    replicas = [*histogram("s", prometheus_replica="a"), *other]
     found = cells(engines, replicas)
     counts = {pod["name"]: pod["histograms"]["ttft"]["count"] for pod in found.pods}
     assert counts == {"c": [8, 8, 8], "s": [4, 4, 4]}
     assert "ttft: left out 1 copies of targets scraped twice" in found.notes
+
+
+def test_parts_of_one_scrape_add_up_whatever_label_tells_them_apart() -> None:
+    parts = [*histogram("c", tier="a"), *histogram("c", tier="b")]
+    found = cells(parts, histogram("s"))
+    assert found.pods[0]["histograms"]["ttft"]["count"] == [8, 8, 8]
 
 
 def test_two_servers_in_one_pod_add_up() -> None:

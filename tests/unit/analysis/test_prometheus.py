@@ -161,6 +161,7 @@ HASHES = ["--canary-hash", "6d5f", "--stable-hash", "9c1b"]
         pytest.param([*HASHES, "--end", "2026-01-01T00:00"], 2, "no time zone", id="zone"),
         pytest.param([*HASHES, "--minutes", "0.5"], 2, "less than one --window", id="window"),
         pytest.param([*HASHES, "--bearer-token-file", "absent"], 2, "absent", id="token"),
+        pytest.param([*HASHES, "--bearer-token-file", "/dev/null"], 2, "empty", id="no-token"),
         pytest.param([*HASHES, "--client-key", "k"], 2, "give both, or none", id="certificate"),
         pytest.param(
             [*HASHES, "--prometheus", "http://a:b@127.0.0.1"], 2, "credentials", id="credentials"
