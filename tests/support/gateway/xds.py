@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from support.gateway.bootstrap import Layout
     from support.gateway.translate import Translation
 
-LINGER_S: Final = 30.0
-"""How long a cluster outlives its last route: well above a picker's time limit."""
+LINGER_S: Final = 10.0
+"""How long a cluster outlives its last route: twice a picker's time limit, and no longer.
+
+Envoy takes an inotify instance for each file that it subscribes to, and Linux allows a user 128
+of them unless told otherwise; Envoy aborts when it gets none.
+"""
 CLUSTERS_STAT: Final = "cluster_manager.cds"
 LISTENERS_STAT: Final = "listener_manager.lds"
 
