@@ -48,7 +48,8 @@ class Family:
         A histogram's bare name is in it, because a native histogram has no other.
         """
         names = [re.escape(name) for name in self.full_names]
-        names.append(f"{_PREFIX}(?:{'|'.join(re.escape(name) for name in self.names)})")
+        if self.names:
+            names.append(f"{_PREFIX}(?:{'|'.join(re.escape(name) for name in self.names)})")
         joined = f"(?:{'|'.join(names)})"
         if self.kind is Kind.HISTOGRAM:
             return joined + _SUFFIXES
@@ -89,6 +90,9 @@ FAMILIES: Final = (
         names=("prefix_cache_queries_total", "gpu_prefix_cache_queries_total"),
     ),
 )
+
+UP: Final = Family(metric="up", kind=Kind.GAUGE, names=(), full_names=("up",))
+"""Prometheus' own series of each target: it is there, as 0, where scraping fails."""
 
 
 def families(aliases: Iterable[str]) -> tuple[Family, ...]:

@@ -74,6 +74,7 @@ def capture(
     go to standard error.
     """
     from inference_analysis import checking  # noqa: PLC0415 - help is fast
+    from inference_analysis.aliases import UP  # noqa: PLC0415
     from inference_analysis.aliases import families as all_families  # noqa: PLC0415
     from inference_analysis.arms import Arms  # noqa: PLC0415
     from inference_analysis.capturing import Settings, captured  # noqa: PLC0415
@@ -115,7 +116,7 @@ def capture(
             node_label=node_label,
             hardware_label=hardware_label,
             error_reasons=frozenset(error_reason or ("error",)),
-            required=_required(rules, alias or ()) & {family.metric for family in families},
+            required=_required(rules, alias or (), {family.metric for family in families}),
             no_pods=arms.remedy(),
         )
         access = Access(
@@ -134,7 +135,7 @@ def capture(
                         arms.selector(arm, family), since_s=grid.since_s, until_s=grid.end_s
                     )
                 )
-                for family in families
+                for family in (*families, UP)
                 for arm in Arm
             }
             notes = list(server.notes)
@@ -249,14 +250,24 @@ def _ledger(file: Path | None) -> Any:
     return found.get("ledger", found)
 
 
-def _required(rules: dict[str, Any], aliases: list[str] | tuple[str, ...]) -> set[str]:
-    """Metrics that the user names: without them the verdict would be on something else."""
-    gates = rules.get("gates")
-    named = {
-        gate["metric"]
-        for gate in (gates if isinstance(gates, list) else ())
-        if isinstance(gate, dict) and isinstance(gate.get("metric"), str)
-    }
-    if "errors" in named:
+def _required(
+    rules: dict[str, Any], aliases: list[str] | tuple[str, ...], known: set[str]
+) -> set[str]:
+    """Metrics that the user names: without them the verdict would be on something else.
+
+    Raises InputError for a gate on latencies of a metric that is read from no series.
+    """
+    from inference_analysis.errors import InputError  # noqa: PLC0415
+
+    found = rules.get("gates")
+    gates = [gate for gate in found if isinstance(gate, dict)] if isinstance(found, list) else []
+    named = {str(gate.get("metric")) for gate in gates if gate.get("statistic") in {"mean", "tail"}}
+    unknown = sorted(named - known)
+    if unknown:
+        raise InputError(
+            f"--policy: a gate is on {unknown[0]}, which is read from no series. Add --alias "
+            f"{unknown[0]}=NAME, or use one of {', '.join(sorted(known))}"
+        )
+    if any(gate.get("statistic") == "rate" for gate in gates):
         named.add("requests")
     return named | {text.partition("=")[0] for text in aliases}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from inference_analysis import increments as inc
-from inference_analysis.aliases import Kind
+from inference_analysis.aliases import UP, Kind
 from inference_analysis.errors import InputError
 from inference_analysis.observations import Arm
 from inference_analysis.pod_series import FAILED, FINISHED, by_pod
@@ -92,6 +92,11 @@ def captured(
             notes += about
             if cells is not None:
                 written.append(cells)
+        silent = _known(answers.get((arm, UP.metric), ()), settings) - {p["name"] for p in written}
+        notes += [
+            f"{arm} pod {name}: left out, Prometheus knows it but has no data of it in the windows"
+            for name in sorted(silent)
+        ]
         if not written:
             raise InputError(
                 f"{arm} has {len(names)} pods but no window of {settings.grid.seconds:g} s with "
@@ -112,6 +117,16 @@ def captured(
         pods=pods,
         notes=tuple(notes),
     )
+
+
+def _known(found: Sequence[Series], settings: Settings) -> set[str]:
+    """Pods that had a target in the windows, scraped or not."""
+    grid = settings.grid
+    return {
+        item.labels.get(settings.pod_label, "")
+        for item in found
+        if ((item.times > grid.start_s) & (item.times <= grid.end_s)).any()
+    } - {""}
 
 
 def _comparable(

@@ -331,6 +331,19 @@ def test_metric_that_one_arm_lacks_is_refused_with_the_way_to_name_it() -> None:
         captured(answers, known, Settings(grid=GRID, warm_up_s=60.0))
 
 
+def test_pod_that_cannot_be_scraped_is_named() -> None:
+    known = families(())
+    answers = {(arm, family.metric): series([]) for arm in Arm for family in known}
+    answers[Arm.CANARY, "ttft"] = series(histogram("c"))
+    answers[Arm.STABLE, "ttft"] = series(histogram("s"))
+    answers[Arm.CANARY, "up"] = series([entry("up", "c", ramp(0.0)), entry("up", "d", ramp(0.0))])
+    found = captured(answers, known, Settings(grid=GRID, warm_up_s=60.0))
+    assert [pod["name"] for pod in found.pods] == ["c", "s"]
+    assert found.notes[-1] == (
+        "canary pod d: left out, Prometheus knows it but has no data of it in the windows"
+    )
+
+
 def test_metric_that_the_user_named_must_be_there() -> None:
     with pytest.raises(InputError, match="tpot: no series on canary and stable"):
         cells(histogram("c"), histogram("s"), required=frozenset({"tpot"}))

@@ -32,6 +32,8 @@ class Answers(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status = 200
         self.body = json.dumps(EMPTY).encode()
+        self.bodies: dict[str, bytes] = {}
+        """Answers to queries that contain the key."""
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.silent = threading.Event()
         self.released = threading.Event()
@@ -49,11 +51,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.silent.is_set():
             self.server.released.wait()
             return
+        found = [body for key, body in self.server.bodies.items() if key in self.path]
+        body = found[0] if found else self.server.body
         self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(self.server.body)))
+        self.send_header("Content-Length", str(len(body)))
         self.send_header("Retry-After", "3600")
         self.end_headers()
-        self.wfile.write(self.server.body)
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Nothing on the terminal."""
@@ -180,3 +184,64 @@ def test_exit_code_tells_who_must_act_and_nothing_is_written(
     assert result.exit_code == code
     assert message in result.stderr
     assert not output.exists()
+
+
+def matrix(pod: str) -> bytes:
+    """One observation in each scrape, half of them up to .1 s."""
+    name = "vllm:time_to_first_token_seconds"
+    result = []
+    for suffix, le, slope in (
+        ("_bucket", "0.1", 1),
+        ("_bucket", "+Inf", 2),
+        ("_count", "", 2),
+        ("_sum", "", 1),
+    ):
+        labels = {"__name__": name + suffix, "pod": pod, "instance": pod, "le": le}
+        values = [[885.0 + 15 * i, str(slope * i)] for i in range(20)]
+        result.append({"metric": labels, "values": values})
+    return json.dumps(EMPTY | {"data": {"resultType": "matrix", "result": result}}).encode()
+
+
+def test_file_has_the_policy_the_look_and_the_ledger_that_were_given(
+    server: Answers, tmp_path: Path
+) -> None:
+    server.bodies = {"6d5f": matrix("chat-6d5f-a"), "9c1b": matrix("chat-9c1b-b")}
+    policy, ledger, output = (tmp_path / name for name in ("policy", "verdict", "cells"))
+    rules = {"gates": [{"metric": "ttft", "statistic": "mean"}]}
+    policy.write_text(json.dumps(rules))
+    held = {"schema": "inference-rollouts.io/analysis-ledger/v1", "segments": []}
+    ledger.write_text(json.dumps({"verdict": "inconclusive", "ledger": held}))
+    options = [
+        *("--prometheus", server.url, "--namespace", "llm", "--rollout", "chat", *HASHES),
+        *("--minutes", "3", "--end", "1180", "--fraction", "0.4", "--look-id", "run-1"),
+        *("--policy", str(policy), "--ledger", str(ledger), "--output", str(output)),
+    ]
+    result = CliRunner().invoke(app, ["capture", *options])
+    assert result.exit_code == 0, result.stderr
+    cells = json.loads(output.read_text())
+    assert cells["policy"] == rules
+    assert cells["ledger"] == held
+    assert cells["look"] == {"id": "run-1", "fraction": 0.4}
+    assert cells["windows"]["start"] == [1000.0, 1060.0, 1120.0]
+    assert [(pod["arm"], pod["histograms"]["ttft"]["count"]) for pod in cells["pods"]] == [
+        ("canary", [8, 8, 8]),
+        ("stable", [8, 8, 8]),
+    ]
+    assert "tpot: left out, no series on canary and stable" in result.stderr
+    # One query for each metric and arm.
+    asked = [parse_qs(urlsplit(path).query)["query"][0] for path, _ in server.asked]
+    assert len(asked) == len(set(asked)) == 2 * 11
+
+
+@pytest.mark.parametrize("metric", ["tpot", "my_metric"])
+def test_gate_on_a_metric_that_nobody_has_is_refused(
+    server: Answers, tmp_path: Path, metric: str
+) -> None:
+    server.bodies = {"6d5f": matrix("chat-6d5f-a"), "9c1b": matrix("chat-9c1b-b")}
+    policy = tmp_path / "policy"
+    policy.write_text(json.dumps({"gates": [{"metric": metric, "statistic": "mean"}]}))
+    fixed = ["--prometheus", server.url, "--namespace", "llm", "--rollout", "chat", *HASHES]
+    options = ["--minutes", "3", "--end", "1180", "--policy", str(policy)]
+    result = CliRunner().invoke(app, ["capture", *fixed, *options])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"--alias {metric}=NAME" in result.stderr
