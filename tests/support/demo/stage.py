@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 _REFRESH_S: Final = 0.5
 ANSWERS_PER_STEP: Final = 200
 
-WeightsOf = "Callable[[], Awaitable[Mapping[str, int | None]]]"
-
 
 class Stage:
     """One act: it shows each command that a user would type, and keeps a row for each step."""
