@@ -15,8 +15,10 @@ from bench.figures import Figure, show
 from support.cluster.layout import STATE_VARIABLE
 from support.toolchain import ensure
 from support.toolchain.ensure import BUILD_SECONDS
+from support.toolchain.recipe import RECIPES
 
 COLD_LIMIT_S = 20 * 60
+BUILT = [recipe.name for recipe in RECIPES]
 
 
 def demo_figures() -> list[Figure]:
@@ -24,6 +26,7 @@ def demo_figures() -> list[Figure]:
     folders = {path.parent for path in ensure().binaries.values()}
     records = [folder / BUILD_SECONDS for folder in folders]
     recorded = [float(path.read_text()) for path in records if path.exists()]
+    known = len(recorded) == len(BUILT)
     environment = {key: value for key, value in os.environ.items() if key != STATE_VARIABLE}
     command = [sys.executable, "-m", "support.cluster", "exec", "--"]
     command += [sys.executable, "-m", "support.demo"]
@@ -40,9 +43,10 @@ def demo_figures() -> list[Figure]:
         ),
         Figure(
             what="demo, components built first",
-            value=f"{(sum(recorded) + warm_s) / 60:.1f} min",
-            note=f"{len(recorded)} builds recorded on this machine: {sum(recorded):.0f} s",
-            met=sum(recorded) + warm_s < COLD_LIMIT_S,
+            value=f"{(sum(recorded) + warm_s) / 60:.1f} min" if known else "not known",
+            aim=f"< {COLD_LIMIT_S // 60} min",
+            note=f"{len(recorded)} of {len(BUILT)} builds recorded here: {sum(recorded):.0f} s",
+            met=not known or sum(recorded) + warm_s < COLD_LIMIT_S,
         ),
     ]
 
