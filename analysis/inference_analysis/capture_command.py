@@ -77,7 +77,8 @@ def capture(
     from inference_analysis.aliases import UP  # noqa: PLC0415
     from inference_analysis.aliases import families as all_families  # noqa: PLC0415
     from inference_analysis.arms import Arms  # noqa: PLC0415
-    from inference_analysis.capturing import Settings, captured  # noqa: PLC0415
+    from inference_analysis.capture_settings import CaptureSettings  # noqa: PLC0415
+    from inference_analysis.capturing import captured  # noqa: PLC0415
     from inference_analysis.errors import InputError, PrometheusError  # noqa: PLC0415
     from inference_analysis.increments import Grid  # noqa: PLC0415
     from inference_analysis.observations import Arm  # noqa: PLC0415
@@ -109,7 +110,7 @@ def capture(
             seconds=window,
             width=width,
         )
-        settings = Settings(
+        settings = CaptureSettings(
             grid=grid,
             warm_up_s=warm_up,
             pod_label=pod_label,

@@ -14,10 +14,9 @@ from inference_analysis.pod_series import by_pod
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from collections.abc import Set as AbstractSet
 
     from inference_analysis.aliases import Family
-    from inference_analysis.increments import Grid
+    from inference_analysis.capture_settings import CaptureSettings
     from inference_analysis.pod_series import PodSeries
     from inference_analysis.series import Series
 
@@ -25,22 +24,6 @@ Answers = dict[tuple[Arm, str], "Sequence[Series]"]
 Found = dict[Arm, dict[str, dict[str, "PodSeries"]]]
 _LEAST_SCRAPES: Final = 2
 """A window shorter than this many scrape intervals says more about scrapes than about servers."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How answers are read."""
-
-    grid: Grid
-    warm_up_s: float
-    pod_label: str = "pod"
-    node_label: str = "node"
-    hardware_label: str = ""
-    error_reasons: AbstractSet[str] = frozenset({"error"})
-    required: AbstractSet[str] = frozenset()
-    """Metrics without which nothing is written."""
-    no_pods: str = "Check the pods' labels"
-    """What to do when an arm has no pods."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +38,7 @@ class Captured:
 def captured(
     answers: Mapping[tuple[Arm, str], Sequence[Series]],
     families: Sequence[Family],
-    settings: Settings,
+    settings: CaptureSettings,
 ) -> Captured:
     """The cells of both arms; ``answers`` is by arm and metric.
 
@@ -116,7 +99,7 @@ def captured(
     )
 
 
-def _known(found: Sequence[Series], settings: Settings) -> set[str]:
+def _known(found: Sequence[Series], settings: CaptureSettings) -> set[str]:
     """Pods that had a target in the windows, scraped or not."""
     grid = settings.grid
     return {
@@ -127,7 +110,7 @@ def _known(found: Sequence[Series], settings: Settings) -> set[str]:
 
 
 def _comparable(
-    found: Found, families: Sequence[Family], settings: Settings
+    found: Found, families: Sequence[Family], settings: CaptureSettings
 ) -> tuple[list[Family], list[str]]:
     """The families that both arms have, and notes on the others."""
     for arm in Arm:
@@ -167,7 +150,7 @@ def _comparable(
     return used, notes
 
 
-def _check_scrapes(found: Found, settings: Settings) -> None:
+def _check_scrapes(found: Found, settings: CaptureSettings) -> None:
     """Refuse windows too short for the scrapes, and data that has stopped to come."""
     grid = settings.grid
     for arm in Arm:

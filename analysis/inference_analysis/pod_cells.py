@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from inference_analysis.aliases import Family
-    from inference_analysis.capturing import Settings
+    from inference_analysis.capture_settings import CaptureSettings
     from inference_analysis.increments import Grid
     from inference_analysis.observations import Arm, BoolArray, FloatArray
     from inference_analysis.pod_series import PodSeries
@@ -27,7 +27,7 @@ def pod_cells(
     arm: Arm,
     of_pod: Mapping[str, PodSeries],
     families: Sequence[Family],
-    settings: Settings,
+    settings: CaptureSettings,
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """One pod of the cells file, or None when it has no data in any window."""
     grid = settings.grid

@@ -10,7 +10,8 @@ import pytest
 
 from inference_analysis import checking
 from inference_analysis.aliases import families
-from inference_analysis.capturing import Captured, Settings, captured
+from inference_analysis.capture_settings import CaptureSettings
+from inference_analysis.capturing import Captured, captured
 from inference_analysis.errors import InputError
 from inference_analysis.increments import Grid
 from inference_analysis.observations import Arm
@@ -69,7 +70,7 @@ def cells(
     answers = {(arm, family.metric): series([]) for arm in Arm for family in known}
     answers[Arm.CANARY, metric] = series(canary)
     answers[Arm.STABLE, metric] = series(stable)
-    return captured(answers, known, Settings(grid=grid, warm_up_s=60.0, required=required))
+    return captured(answers, known, CaptureSettings(grid=grid, warm_up_s=60.0, required=required))
 
 
 def without(times: tuple[float, ...]) -> np.ndarray:
@@ -232,7 +233,7 @@ def test_gauges_are_averaged_and_cache_counters_are_differenced() -> None:
         answers[arm, "running"] = series([entry("vllm:num_requests_running", name, level)])
         hits = entry("vllm:gpu_prefix_cache_hits_total", name, ramp(2.0))
         answers[arm, "cacheHits"] = series([hits])
-    pod = captured(answers, known, Settings(grid=GRID, warm_up_s=60.0)).pods[0]
+    pod = captured(answers, known, CaptureSettings(grid=GRID, warm_up_s=60.0)).pods[0]
     assert pod["running"] == [0.0, 4.0, 4.0]
     assert pod["cacheHits"] == [120, 120, 120]
 
@@ -315,7 +316,7 @@ def test_data_that_cannot_be_used_is_refused_with_the_remedy(canary: Entries, me
     known = families(())
     answers = {(arm, family.metric): series([]) for arm in Arm for family in known}
     answers[Arm.STABLE, "ttft"] = series(histogram("s"))
-    settings = Settings(grid=GRID, warm_up_s=60.0)
+    settings = CaptureSettings(grid=GRID, warm_up_s=60.0)
     with pytest.raises(InputError, match=message):
         captured(answers | {(Arm.CANARY, "ttft"): series(canary)}, known, settings)
 
@@ -328,7 +329,7 @@ def test_metric_that_one_arm_lacks_is_refused_with_the_way_to_name_it() -> None:
         item = entry("vllm:request_success_total", pod, ramp(1.0), finished_reason="stop")
         answers[arm, "requests"] = series([item])
     with pytest.raises(InputError, match=r"ttft: no series on canary .*--alias ttft=NAME"):
-        captured(answers, known, Settings(grid=GRID, warm_up_s=60.0))
+        captured(answers, known, CaptureSettings(grid=GRID, warm_up_s=60.0))
 
 
 def test_pod_that_cannot_be_scraped_is_named() -> None:
@@ -337,7 +338,7 @@ def test_pod_that_cannot_be_scraped_is_named() -> None:
     answers[Arm.CANARY, "ttft"] = series(histogram("c"))
     answers[Arm.STABLE, "ttft"] = series(histogram("s"))
     answers[Arm.CANARY, "up"] = series([entry("up", "c", ramp(0.0)), entry("up", "d", ramp(0.0))])
-    found = captured(answers, known, Settings(grid=GRID, warm_up_s=60.0))
+    found = captured(answers, known, CaptureSettings(grid=GRID, warm_up_s=60.0))
     assert [pod["name"] for pod in found.pods] == ["c", "s"]
     assert found.notes[-1] == (
         "canary pod d: left out, Prometheus knows it but has no data of it in the windows"
