@@ -138,7 +138,7 @@ RECIPES: Final = (
             name: f"github.com/prometheus/prometheus/cmd/{name}"
             for name in ("prometheus", "promtool")
         },
-        estimate_s=210,
+        estimate_s=290,
     ),
     Recipe(
         name="bridge",
