@@ -17,7 +17,7 @@ from support.repository import MANIFESTS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.cluster.client import ClusterClient
+    from support.cluster.client import AuditEvent, ClusterClient
 
 PLUGIN = "system:serviceaccount:argo-rollouts:inference-rollouts-plugin"
 ARGO = "https://github.com/argoproj/argo-rollouts//manifests/cluster-install?ref=v1.10.2"
@@ -82,11 +82,11 @@ async def test_versions_are_those_of_the_modules(cluster: ClusterClient) -> None
 async def test_requests_are_counted_by_user(cluster: ClusterClient) -> None:
     position = cluster.audit_position()
     await cluster.kubectl("get", "configmap", "argo-rollouts-config", "-n", "argo-rollouts")
-    (event,) = [
-        event
-        for event in cluster.audit("admin", since=position)
-        if event.name == "argo-rollouts-config" and event.verb == "get"
-    ]
+
+    def asked(event: AuditEvent) -> bool:
+        return event.name == "argo-rollouts-config" and event.verb == "get"
+
+    (event,) = filter(asked, await cluster.audited("admin", since=position, last=asked))
     assert (event.resource, event.namespace, event.code) == ("configmaps", "argo-rollouts", 200)
     assert not event.writes
 

@@ -94,9 +94,14 @@ async def test_a_noop_pod_costs_three_writes_in_its_life(scenario: Scenario) -> 
     assert ready["status"]["qosClass"] == "BestEffort"
     await delete(scenario, "a")
     await until_gone(scenario, "a")
+    events = await scenario.cluster.audited(
+        "node-agent",
+        since=position,
+        last=lambda event: event.verb == "delete" and event.namespace == scenario.namespace,
+    )
     writes = [
         (event.verb, event.resource, event.subresource)
-        for event in scenario.cluster.audit("node-agent", since=position)
+        for event in events
         if event.writes and event.namespace == scenario.namespace
     ]
     assert writes == [

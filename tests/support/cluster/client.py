@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from support.cluster.layout import STATE_VARIABLE, Layout, default_state_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+_AUDIT_LIMIT_S: Final = 10
 _LIMIT_S: Final = 120.0
 
 
@@ -128,6 +129,20 @@ class ClusterClient:
         """
         user = None if component is None else self.document["users"][component]
         return [event for event in self._events(since) if user is None or event.user == user]
+
+    async def audited(
+        self, component: str, *, since: int, last: Callable[[AuditEvent], bool]
+    ) -> list[AuditEvent]:
+        """Like ``audit``, once ``last`` holds for one of them: lines are written after answers.
+
+        Raises TimeoutError when none comes.
+        """
+        async with asyncio.timeout(_AUDIT_LIMIT_S):
+            while True:
+                events = self.audit(component, since=since)
+                if any(last(event) for event in events):
+                    return events
+                await asyncio.sleep(0.05)
 
     def audit_position(self) -> int:
         """Length of the audit log in bytes, for ``audit(since=…)``."""
