@@ -21,6 +21,9 @@ DESTINATION_ANNOTATION: Final = f"{PREFIX}/destination"
 IDENTITY_ANNOTATION: Final = f"{PREFIX}/identity"
 """On a pod template: what a destination run by somebody else must contain."""
 
+SHARES_ANNOTATION: Final = f"{PREFIX}/shares"
+"""On an InferencePool: how its picker divides the requests between versions of its pods."""
+
 VERSION_LABEL: Final = f"{PREFIX}/version"
 """On pods without a pod-template-hash: the version that series are labelled with."""
 
