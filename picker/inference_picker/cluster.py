@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from inference_common.kube import INFERENCEPOOL, INFERENCEPOOL_X, POD
+from inference_common.kube import POD
 from inference_common.names import HASH_LABEL, VERSION_LABEL
+from inference_common.pods import is_member, takes_requests
+from inference_common.pools import POOLS, ports_of, selector_of
 from inference_common.watching import WatchCache
 from inference_picker.errors import ConfigError
 from inference_picker.model_splits import SplitWatch
@@ -16,11 +18,6 @@ if TYPE_CHECKING:
 
     from inference_common.kube import Kube, Resource
 
-POOLS: Final[dict[str, Resource]] = {
-    INFERENCEPOOL.group: INFERENCEPOOL,
-    INFERENCEPOOL_X.group: INFERENCEPOOL_X,
-}
-
 
 def pool_resource(group: str) -> Resource:
     """The resource type of pools of this API group. Raises ConfigError for an unknown group."""
@@ -30,46 +27,18 @@ def pool_resource(group: str) -> Resource:
     return POOLS[group]
 
 
-def pool_selector(pool: Mapping[str, Any]) -> dict[str, str]:
-    """The labels that select the pool's pods: ``matchLabels`` in v1, the map itself before."""
-    selector = pool.get("spec", {}).get("selector") or {}
-    labels = selector.get("matchLabels", selector)
-    return {str(key): str(value) for key, value in (labels or {}).items()}
-
-
-def pool_ports(pool: Mapping[str, Any]) -> tuple[int, ...]:
-    """The target ports: a list in v1, one number before."""
-    spec = pool.get("spec", {})
-    if "targetPortNumber" in spec:
-        return (int(spec["targetPortNumber"]),)
-    return tuple(int(port["number"]) for port in spec.get("targetPorts") or [])
-
-
-def takes_requests(pod: Mapping[str, Any]) -> bool:
-    """Whether the pod has an address, is Ready, and is not being deleted."""
-    if pod["metadata"].get("deletionTimestamp"):
-        return False
-    status = pod.get("status", {})
-    conditions = status.get("conditions") or []
-    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-    return ready and bool(status.get("podIP"))
-
-
 def endpoints_of(
     pool: Mapping[str, Any],
     pods: Iterable[Mapping[str, Any]],
     models: Mapping[str, frozenset[str]],
 ) -> Iterator[Endpoint]:
     """One endpoint for each target port of each member that takes requests, by pod name."""
-    selector = pool_selector(pool)
-    ports = pool_ports(pool)
-    if not selector:
-        return
+    selector = selector_of(pool)
+    ports = ports_of(pool)
     for pod in sorted(pods, key=lambda each: str(each["metadata"]["name"])):
-        labels = pod["metadata"].get("labels") or {}
-        member = all(labels.get(key) == value for key, value in selector.items())
-        if not member or not takes_requests(pod):
+        if not is_member(pod, selector) or not takes_requests(pod):
             continue
+        labels = pod["metadata"].get("labels") or {}
         ip = pod["status"]["podIP"]
         for port in ports:
             address = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"

@@ -30,6 +30,7 @@ from inference_common.kube import (
     Resource,
 )
 from inference_common.names import FIELD_MANAGER, HASH_LABEL
+from inference_common.pools import hash_of, is_v1
 from inference_common.revisions import owner_uid
 from inference_common.watching import WatchCache, key_of, version_of
 from inference_plugin import commanded
@@ -37,7 +38,6 @@ from inference_plugin.errors import StaleError
 from inference_plugin.gateway_status import unaccepted
 from inference_plugin.kinds import Kinds
 from inference_plugin.patches import PoolAim, Write
-from inference_plugin.pools import hash_of, is_v1
 from inference_plugin.slim import slim_pod, slim_replica_set, slim_rollout
 
 if TYPE_CHECKING:

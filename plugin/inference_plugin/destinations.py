@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from inference_common.kube import SERVICE
 from inference_common.names import DESTINATION_ANNOTATION, HASH_LABEL, IDENTITY_ANNOTATION
+from inference_common.pools import hash_of
 from inference_common.revisions import Revision, revision_of
 from inference_plugin import commanded
 from inference_plugin.backends import Backend, backend_of, backend_of_item
 from inference_plugin.errors import ConfigError, StaleError
 from inference_plugin.hash_pools import PodCount, PoolState, Situation, Step
-from inference_plugin.pools import base_selector, hash_of, is_ours, title_of
+from inference_plugin.pools import base_selector, is_ours, title_of
 from inference_plugin.readiness import live_pods, pool_wait, ready_pods, service_wait
 from inference_plugin.routes import namespace_of, rules_of
 from inference_plugin.shares import shares_by_hash

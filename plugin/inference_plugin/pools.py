@@ -1,4 +1,4 @@
-"""InferencePool of both API groups, as the plugin sees it."""
+"""How the plugin aims InferencePools of both API groups at a revision, and gives them up."""
 
 from __future__ import annotations
 
@@ -7,47 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from inference_common.kube import INFERENCEPOOL
 from inference_common.names import FIELD_MANAGER, HASH_LABEL
+from inference_common.pools import hash_of, selector_of
 from inference_plugin.patches import PoolAim
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from inference_common.kube import Resource
 
 Object = dict[str, Any]
 
 
-def is_v1(pool: Object) -> bool:
-    """Whether the pool is of the v1 API's group, whose shape differs from v1alpha2's."""
-    return str(pool.get("apiVersion", "")).startswith(f"{INFERENCEPOOL.group}/")
-
-
-def selector_of(pool: Object) -> Mapping[str, str]:
-    """The labels of the pool's members: v1 has them under matchLabels, v1alpha2 flat."""
-    selector: Mapping[str, Any] = pool.get("spec", {}).get("selector") or {}
-    if is_v1(pool):
-        labels: Mapping[str, str] = selector.get("matchLabels") or {}
-        return labels
-    return selector
-
-
-def hash_of(pool: Object) -> str | None:
-    """The pod-template-hash that the pool is aimed at, None where its selector has no such key."""
-    return selector_of(pool).get(HASH_LABEL)
-
-
 def base_selector(pool: Object) -> dict[str, str]:
     """The selector without the pod-template-hash."""
     return {key: value for key, value in selector_of(pool).items() if key != HASH_LABEL}
-
-
-def picker_service(pool: Object) -> str | None:
-    """Name of the endpoint picker's Service; None where the pool has no picker."""
-    spec = pool.get("spec", {})
-    ref = spec.get("endpointPickerRef") or spec.get("extensionRef")
-    if not ref or (ref.get("kind") or "Service") != "Service":
-        return None
-    return str(ref["name"])
 
 
 def aim(resource: Resource, pool: Object, pod_template_hash: str) -> PoolAim:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from inference_common.kube import SERVICE
-from inference_plugin.pools import picker_service, selector_of, title_of
+from inference_common.pods import is_ready
+from inference_common.pools import picker_service, selector_of
+from inference_plugin.pools import title_of
 from inference_plugin.targets import Wait, WaitReason
 
 if TYPE_CHECKING:
@@ -16,14 +18,6 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 _RECHECK_S: Final = 5.0
 """Endpoints of a Service without a selector are not watched; they are asked for this often."""
-
-
-def is_ready(pod: Object) -> bool:
-    """Whether the pod is Ready and not on its way out."""
-    if "deletionTimestamp" in pod["metadata"]:
-        return False
-    conditions = pod.get("status", {}).get("conditions") or []
-    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
 def ready_pods(view: View, namespace: str, selector: Mapping[str, str]) -> int:

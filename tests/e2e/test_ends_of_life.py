@@ -11,7 +11,7 @@ import pytest
 
 from inference_common.kube import HTTPROUTE, INFERENCEPOOL, ROLLOUT
 from inference_common.names import COMMANDED_ANNOTATION, HASH_LABEL, PLUGIN_NAME
-from inference_plugin.pools import selector_of
+from inference_common.pools import selector_of
 from support import manifests as m
 from support.deployments import APP, hash_addressed, lora_release, release_only
 from support.scenario import targets

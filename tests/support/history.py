@@ -11,9 +11,10 @@ import copy
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from inference_common.kube import HTTPROUTE, INFERENCEMODEL, INFERENCEPOOL, POD, Resource
+from inference_common.pods import is_member, is_ready
+from inference_common.pools import selector_of
 from inference_common.watching import WatchCache, version_of
-from inference_plugin.pools import selector_of
-from support.scenario import is_accepted, is_ready
+from support.scenario import is_accepted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,18 +116,14 @@ def _empty_references(route: Object, state: State) -> Iterator[str]:
             pool = state.get((INFERENCEPOOL.kind, ref["name"]))
             if not ref.get("weight", 1) or pool is None or ref.get("kind") != INFERENCEPOOL.kind:
                 continue
-            wanted = selector_of(pool).items()
+            wanted = selector_of(pool)
             if not any(
-                wanted <= pod["metadata"]["labels"].items() and _answers(pod)
+                is_member(pod, wanted) and is_ready(pod)
                 for (kind, _), pod in state.items()
                 if kind == POD.kind
             ):
                 generation = route["metadata"]["generation"]
                 yield (
                     f"generation {generation}: {ref['name']} has weight {ref.get('weight')} and "
-                    f"selects no ready pod by {dict(wanted)}"
+                    f"selects no ready pod by {wanted}"
                 )
-
-
-def _answers(pod: Object) -> bool:
-    return is_ready(pod) and "deletionTimestamp" not in pod["metadata"]

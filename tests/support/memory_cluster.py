@@ -22,9 +22,9 @@ from inference_common.kube import (
     Resource,
 )
 from inference_common.names import FIELD_MANAGER, HASH_LABEL, PLUGIN_NAME
+from inference_common.pools import hash_of, selector_of
 from inference_plugin import commanded
 from inference_plugin.patches import PoolAim
-from inference_plugin.pools import hash_of, selector_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -36,6 +36,8 @@ from inference_common.kube import (
     Resource,
 )
 from inference_common.names import HASH_LABEL
+from inference_common.pods import shows_ready
+from inference_common.pools import hash_of
 from inference_common.watching import WatchCache
 from support import manifests
 
@@ -300,9 +302,7 @@ class Scenario:
 
     async def pool_hash(self, name: str, resource: Resource = INFERENCEPOOL) -> str | None:
         """The pod-template-hash that a pool's selector carries, or None."""
-        selector = (await self.get(resource, name))["spec"]["selector"]
-        found: str | None = selector.get("matchLabels", selector).get(HASH_LABEL)
-        return found
+        return hash_of(await self.get(resource, name))
 
     async def address(self) -> str:
         """``http://address:port`` of the scenario's Gateway."""
@@ -376,7 +376,7 @@ def canary_weight(rollout: Object) -> int:
 
 def is_ready(pod: Object) -> bool:
     """Whether the pod's Ready condition is true."""
-    return _is_true(pod.get("status", {}).get("conditions", []), "Ready")
+    return shows_ready(pod)
 
 
 def is_accepted(route: Object) -> bool:

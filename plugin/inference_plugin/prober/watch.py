@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from inference_common.kube import INFERENCEPOOL, INFERENCEPOOL_X, POD, ROLLOUT
+from inference_common.kube import POD, ROLLOUT
+from inference_common.pods import label_selector
+from inference_common.pools import POOLS, ports_of, selector_of
 from inference_common.watching import WatchCache
-from inference_plugin.prober.pool import is_stable, label_selector, ports_of, selector_of
+from inference_plugin.prober.pool import is_stable
 from inference_plugin.prober.rounds import View
 
 if TYPE_CHECKING:
     from inference_common.kube import Kube, Resource
-
-POOL_RESOURCES: Final[dict[str, Resource]] = {
-    resource.group: resource for resource in (INFERENCEPOOL, INFERENCEPOOL_X)
-}
 
 
 class PoolWatch:
@@ -37,7 +35,7 @@ class PoolWatch:
         self._pool = pool
         self._rollout = rollout
         self._revision = revision
-        self._pools = _one(kube, POOL_RESOURCES[pool_group], namespace, pool)
+        self._pools = _one(kube, POOLS[pool_group], namespace, pool)
         self._rollouts = _one(kube, ROLLOUT, namespace, rollout) if rollout else None
         self._pods: WatchCache | None = None
         self._selector = ""

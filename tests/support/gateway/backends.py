@@ -7,8 +7,10 @@ there, and every pod of the local cluster has one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from inference_common.pods import is_member, takes_requests
+from inference_common.pools import picker_ref, ports_of, selector_of
 from support.gateway.snapshot import POOL_GROUP, POOL_GROUP_X, Object, group_of, key_of
 
 if TYPE_CHECKING:
@@ -82,17 +84,12 @@ def pool_backend(snapshot: Snapshot, pool: Object) -> Backend:
     """
     namespace, name = key_of(pool)
     spec, group = pool["spec"], group_of(pool)
-    if group == POOL_GROUP_X:
-        selector, ports = spec.get("selector") or {}, [spec["targetPortNumber"]]
-    else:
-        selector = (spec.get("selector") or {}).get("matchLabels") or {}
-        ports = [port["number"] for port in spec.get("targetPorts") or []]
     endpoints = [
         (pod["status"]["podIP"], port)
-        for pod in ready_pods(snapshot, namespace, selector)
-        for port in ports
+        for pod in ready_pods(snapshot, namespace, selector_of(pool))
+        for port in ports_of(pool)
     ]
-    ref = _picker_ref(pool)
+    ref = picker_ref(pool)
     picker = None
     if ref is not None:
         found = _picker(snapshot, pool)
@@ -115,35 +112,17 @@ def pool_backend(snapshot: Snapshot, pool: Object) -> Backend:
 
 def picker_problem(snapshot: Snapshot, pool: Object) -> Unresolved | None:
     """Why the picker reference of a pool does not resolve, None when it does or is absent."""
-    if _picker_ref(pool) is None:
+    if picker_ref(pool) is None:
         return None
     found = _picker(snapshot, pool)
     return found if isinstance(found, Unresolved) else None
 
 
 def ready_pods(snapshot: Snapshot, namespace: str, selector: Object) -> Iterator[Object]:
-    """Pods that match every label and take new requests. An empty selector matches none.
-
-    A terminating pod takes no new request even while it still reports Ready.
-    """
-    if not selector:
-        return
+    """Pods that match every label and take new requests. An empty selector matches none."""
     for pod in snapshot.pods.get(namespace, ()):
-        labels = pod["metadata"].get("labels") or {}
-        if all(labels.get(key) == value for key, value in selector.items()) and _is_ready(pod):
+        if is_member(pod, selector) and takes_requests(pod):
             yield pod
-
-
-def _is_ready(pod: Object) -> bool:
-    status: dict[str, Any] = pod.get("status") or {}
-    return (
-        "deletionTimestamp" not in pod["metadata"]
-        and bool(status.get("podIP"))
-        and any(
-            condition["type"] == "Ready" and condition["status"] == "True"
-            for condition in status.get("conditions") or ()
-        )
-    )
 
 
 def _service_backend(snapshot: Snapshot, namespace: str, ref: Object) -> Backend | Unresolved:
@@ -189,14 +168,8 @@ def _target_port(pod: Object, target: int | str) -> int | None:
     return None
 
 
-def _picker_ref(pool: Object) -> Object | None:
-    field = "extensionRef" if group_of(pool) == POOL_GROUP_X else "endpointPickerRef"
-    ref: Object | None = pool["spec"].get(field)
-    return ref
-
-
 def _picker(snapshot: Snapshot, pool: Object) -> Upstream | Unresolved:
-    ref = _picker_ref(pool) or {}
+    ref = picker_ref(pool) or {}
     namespace, _ = key_of(pool)
     kind, group = ref.get("kind", "Service"), ref.get("group", "")
     if (group, kind) != ("", "Service"):

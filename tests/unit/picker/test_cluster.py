@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from inference_picker.cluster import endpoints_of, pool_resource, takes_requests
+from inference_picker.cluster import endpoints_of, pool_resource
 from inference_picker.errors import ConfigError
 
 POOL_V1 = {
@@ -45,20 +45,6 @@ def make_pod(name: str = "a", **changes: Any) -> dict[str, Any]:
 )
 def test_each_port_of_each_member_is_an_endpoint(pool: dict[str, Any], expected: list[str]) -> None:
     assert [each.address for each in endpoints_of(pool, [make_pod()], {})] == expected
-
-
-@pytest.mark.parametrize(
-    ("pod", "expected"),
-    [
-        pytest.param(make_pod(), True, id="ready"),
-        pytest.param(make_pod(ready=False), False, id="unready"),
-        pytest.param(make_pod(terminating=True), False, id="terminating"),
-        pytest.param(make_pod(ip=""), False, id="no-address-yet"),
-        pytest.param({"metadata": {"name": "a"}}, False, id="no-status-yet"),
-    ],
-)
-def test_only_ready_pods_that_stay_take_requests(pod: dict[str, Any], expected: bool) -> None:
-    assert takes_requests(pod) is expected
 
 
 @pytest.mark.parametrize(

@@ -4,36 +4,7 @@ from typing import Any
 
 import pytest
 
-from inference_plugin.prober.pool import (
-    is_stable,
-    label_selector,
-    ports_of,
-    ready_since,
-    selector_of,
-)
-
-V1: dict[str, Any] = {
-    "spec": {
-        "selector": {"matchLabels": {"app": "vllm", "a": "b"}},
-        "targetPorts": [{"number": 8000}, {"number": 8001}],
-    }
-}
-V1ALPHA2: dict[str, Any] = {"spec": {"selector": {"app": "vllm"}, "targetPortNumber": 8000}}
-
-
-@pytest.mark.parametrize(
-    ("pool", "selector", "ports"),
-    [
-        pytest.param(V1, "a=b,app=vllm", (8000, 8001), id="v1"),
-        pytest.param(V1ALPHA2, "app=vllm", (8000,), id="v1alpha2"),
-        pytest.param({"spec": {}}, "", (), id="nothing"),
-    ],
-)
-def test_both_api_groups_are_read(
-    pool: dict[str, Any], selector: str, ports: tuple[int, ...]
-) -> None:
-    assert label_selector(selector_of(pool)) == selector
-    assert ports_of(pool) == ports
+from inference_plugin.prober.pool import is_stable, ready_since
 
 
 def make_pod(status: str = "True", *, address: str | None = "127.1.0.1", **metadata: str) -> Any:
