@@ -74,17 +74,13 @@ def capture(
     go to standard error.
     """
     from inference_analysis import checking  # noqa: PLC0415 - help is fast
-    from inference_analysis.aliases import UP  # noqa: PLC0415
     from inference_analysis.aliases import families as all_families  # noqa: PLC0415
     from inference_analysis.arms import Arms  # noqa: PLC0415
     from inference_analysis.capture_settings import CaptureSettings  # noqa: PLC0415
-    from inference_analysis.capturing import captured  # noqa: PLC0415
+    from inference_analysis.collecting import cells_document, collected  # noqa: PLC0415
     from inference_analysis.errors import InputError, PrometheusError  # noqa: PLC0415
     from inference_analysis.increments import Grid  # noqa: PLC0415
-    from inference_analysis.observations import Arm  # noqa: PLC0415
     from inference_analysis.prometheus import Access, Prometheus  # noqa: PLC0415
-    from inference_analysis.schema import SCHEMA  # noqa: PLC0415
-    from inference_analysis.series import series  # noqa: PLC0415
 
     try:
         arms = Arms(
@@ -130,31 +126,14 @@ def capture(
             tenant=tenant,
         )
         with Prometheus(access) as server:
-            answers = {
-                (arm, family.metric): series(
-                    server.samples(
-                        arms.selector(arm, family), since_s=grid.since_s, until_s=grid.end_s
-                    )
-                )
-                for family in (*families, UP)
-                for arm in Arm
-            }
-            notes = list(server.notes)
-        found = captured(answers, families, settings)
-        document: dict[str, Any] = {
-            "schema": SCHEMA,
-            "rollout": {
-                "namespace": namespace,
-                "name": rollout,
-                "canaryHash": canary_hash,
-                "stableHash": stable_hash,
-            },
-            "look": {"id": look_id or f"capture-{grid.end_s:.0f}", "fraction": fraction},
-            "policy": rules,
-            "ledger": _ledger(ledger),
-            "windows": found.windows,
-            "pods": found.pods,
-        }
+            found = collected(server, arms, families, settings)
+        document = cells_document(
+            arms,
+            found,
+            look={"id": look_id or f"capture-{grid.end_s:.0f}", "fraction": fraction},
+            policy=rules,
+            ledger=_ledger(ledger),
+        )
         text = json.dumps(document, allow_nan=False, separators=(",", ":")) + "\n"
         # What is written is what evaluate takes.
         checking.parse(text)
@@ -168,7 +147,7 @@ def capture(
     except (InputError, OSError) as error:
         _say(str(error))
         raise typer.Exit(BAD_INPUT) from error
-    for note in (*notes, *found.notes):
+    for note in found.notes:
         _say(note)
 
 
