@@ -55,6 +55,8 @@ _RESOURCES: Final = {
         *(DEPLOYMENT, GATEWAY, HTTPROUTE, INFERENCEMODEL, INFERENCEPOOL, POD, REPLICASET, ROLLOUT),
         *(INFERENCEMODELREWRITE, INFERENCEMODELREWRITE_X, GRPCROUTE),
         Resource("", "v1", "services", "Service"),
+        Resource("", "v1", "podtemplates", "PodTemplate"),
+        Resource("apps", "v1", "statefulsets", "StatefulSet"),
         Resource("", "v1", "serviceaccounts", "ServiceAccount"),
         Resource("", "v1", "configmaps", "ConfigMap"),
         Resource("rbac.authorization.k8s.io", "v1", "roles", "Role"),
