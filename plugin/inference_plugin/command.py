@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
+from inference_plugin.lint.command import lint
+
 app = typer.Typer(help="The traffic-router plugin of Argo Rollouts.", no_args_is_help=True)
+app.command()(lint)
 
 
 @app.callback()
@@ -37,7 +40,7 @@ def serve(
     """Serve the bridge until the process is told to stop."""
     # gRPC and the Kubernetes client take their time to import; --help does not need them.
     from inference_common.logs import configure_logging  # noqa: PLC0415
-    from inference_plugin.planning import Permissions  # noqa: PLC0415
+    from inference_plugin.carriers import Permissions  # noqa: PLC0415
     from inference_plugin.server import Settings, serve  # noqa: PLC0415
 
     configure_logging("plugin", json=log_json, level=log_level)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from inference_plugin import commanded
+from inference_plugin.carriers import managed_objects
 from inference_plugin.config import DriftPolicy, parse_config
 from inference_plugin.managed import adopt, drift_of, restore
-from inference_plugin.planning import managed_objects
 from inference_plugin.targets import WaitReason
 
 if TYPE_CHECKING:

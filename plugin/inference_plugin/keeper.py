@@ -9,7 +9,6 @@ next call tell it again.
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,18 +16,16 @@ import structlog
 
 from inference_common.errors import KubeError
 from inference_common.kube import ROLLOUT
+from inference_plugin.carriers import managed_objects
 from inference_plugin.config import parse_config
-from inference_plugin.destinations import UnknownRevisionError
 from inference_plugin.drift import DriftWatch
 from inference_plugin.errors import (
     ConfigError,
-    ConflictError,
     HoldingError,
     PluginError,
     StaleError,
 )
 from inference_plugin.holding import Holding
-from inference_plugin.planning import Decision, managed_objects, plan
 from inference_plugin.releasing import Releaser
 from inference_plugin.revisions import Revisions
 from inference_plugin.rollouts import (
@@ -36,15 +33,13 @@ from inference_plugin.rollouts import (
     belongs_on_stable,
     is_being_deleted,
     spec_of,
-    step_weight,
 )
 from inference_plugin.shares import Weighting
+from inference_plugin.steering import Steering
 from inference_plugin.telling import Teller
-from inference_plugin.writing import Together, Writer
+from inference_plugin.writing import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from inference_plugin.rollouts import RolloutKey, RolloutSpec
     from inference_plugin.shares import Hashes
     from inference_plugin.tools import Tools
@@ -52,8 +47,6 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 _log = structlog.get_logger(__name__)
 
-_PASSES: Final = 10
-"""Most plans for one command in a row: a normal one needs up to four, each conflict one more."""
 _HOLD_WAIT_S: Final = 3.5
 _VERIFY_MARGIN_S: Final = 2.5
 _WAIT_LIMIT_S: Final = 6.0
@@ -75,10 +68,8 @@ class Keeper:
         self._releaser = Releaser(key, tools, self._writer, self._teller)
         self._revisions = Revisions(key, tools.cluster)
         self._holding = Holding()
-        self._command: Command | None = None
+        self._steering = Steering(key, tools, self._writer, self._teller, self._revisions)
         self._settled = True
-        self._changed = asyncio.Event()
-        self._waiting = 0
         self._task: asyncio.Task[None] | None = None
         self._log = _log.bind(rollout=str(key))
 
@@ -105,17 +96,16 @@ class Keeper:
     @property
     def config(self) -> bytes:
         """The configuration of the last command, empty before the first one."""
-        return self._command.spec.config if self._command else b""
+        return self._steering.command.spec.config if self._steering.command else b""
 
     @property
     def is_active(self) -> bool:
         """Whether something is still to be done or waited for."""
-        return self._waiting > 0 or not self._settled
+        return self._steering.is_waiting or not self._settled
 
     def wake(self) -> None:
         """Something changed: look again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._steering.wake()
 
     # The controller's calls
 
@@ -135,16 +125,16 @@ class Keeper:
         Raises ConfigError, StaleError, ConflictError, HoldingError and KubeError.
         """
         command = await self._revisions.command(spec, weighting, generation, version)
-        if self._is_overtaken(command):
+        if self._steering.is_overtaken(command):
             raise StaleError(
                 f"Weight {weighting.desired} was asked for, but Rollout {self.key} is aborted or "
                 "fully promoted. The next call is tried again."
             )
-        self._command = command
+        self._steering.take(command)
         self._settled = False
-        decision = await self._steer(command, avoided=True)
+        decision = await self._steering.steer(command, avoided=True)
         if decision is not None:
-            decision = await self._wait(
+            decision = await self._steering.wait(
                 command, decision, lambda found: found.hold is None, _HOLD_WAIT_S
             )
         if decision is None:
@@ -176,18 +166,18 @@ class Keeper:
         limit_s = min(config.settleSeconds + _VERIFY_MARGIN_S, _WAIT_LIMIT_S)
         # Without a command of SetWeight since the start this one is it; another one would mean
         # that a later wish has come in between, which must not be undone.
-        known = self._command
+        known = self._steering.command
         if known is None or (known.hashes, known.weighting) != (command.hashes, weighting):
             if known is not None:
                 return False
-            self._command = command
-        if self._eased(command) is not command:
+            self._steering.take(command)
+        if self._steering.eased(command) is not command:
             # What the controller believes to be the weight has been lowered ahead of it.
             return False
-        decision = await self._steer(self._command or command)
+        decision = await self._steering.steer(self._steering.command or command)
         if decision is not None:
-            decision = await self._wait(
-                self._command or command, decision, lambda found: found.verified, limit_s
+            decision = await self._steering.wait(
+                self._steering.command or command, decision, lambda found: found.verified, limit_s
             )
         if decision is None:
             return False
@@ -199,7 +189,7 @@ class Keeper:
     async def _run(self) -> None:
         delay_s = _FIRST_DELAY_S
         while True:
-            changed = self._changed
+            changed = self._steering.changed
             failed = True
             retry_s: float | None = None
             try:
@@ -207,8 +197,8 @@ class Keeper:
                 failed = False
             except ConfigError as error:
                 # The next call of the controller reports it again, with the same words.
-                if self._command is not None:
-                    self._teller.problem(self._command.spec.uid, error)
+                if self._steering.command is not None:
+                    self._teller.problem(self._steering.command.spec.uid, error)
                 self._settled = True
                 failed = False
             except (KubeError, PluginError) as error:
@@ -240,7 +230,7 @@ class Keeper:
         if spec is None or hashes is None:
             self._settled = True
             return None
-        await self._learn(spec)
+        await self._steering.learn(spec)
         await self._give_up_strays(rollout, spec)
         drift_retry_s = await self._drift.mend(spec)
         command = self._wanted(rollout, spec, hashes)
@@ -248,9 +238,9 @@ class Keeper:
             self._settled = True
             return drift_retry_s
         # A call of the controller may bring another command while this one waits for a lock.
-        self._command = command
+        self._steering.take(command)
         self._settled = False
-        decision = await self._steer(command)
+        decision = await self._steering.steer(command)
         if decision is None:
             return 0.0
         self._settled = decision.done
@@ -276,7 +266,7 @@ class Keeper:
         Traffic back to stable if it belongs there, else the last command as long as it is about
         the same revisions.
         """
-        command = self._command
+        command = self._steering.command
         if command is not None and (
             command.hashes != hashes or command.spec.uid != rollout["metadata"]["uid"]
         ):
@@ -298,127 +288,6 @@ class Keeper:
             own=True,
         )
 
-    def _is_overtaken(self, command: Command) -> bool:
-        """Whether the Rollout has meanwhile been aborted, promoted, or given other revisions."""
-        rollout = self._tools.cluster.get(ROLLOUT, self.key.namespace, self.key.name)
-        if rollout is None or rollout["metadata"]["uid"] != command.spec.uid:
-            return False
-        if belongs_on_stable(rollout) and command.weighting.desired:
-            return True
-        return bool(command.weighting.desired) and self._revisions.of(rollout) != command.hashes
-
-    def _eased(self, command: Command) -> Command:
-        """The command, or the lower weight of the step that the Rollout has already gone on to.
-
-        The controller asks for it only once it has scaled the canary down (see ``step_weight``).
-        """
-        rollout = self._tools.cluster.get(ROLLOUT, self.key.namespace, self.key.name)
-        lower = None if rollout is None or command.own else step_weight(rollout)
-        if lower is None or lower >= command.weighting.desired:
-            return command
-        return replace(command, weighting=replace(command.weighting, desired=lower))
-
-    async def _learn(self, spec: RolloutSpec) -> None:
-        """Have the cluster look up the kind that the configuration names, if it names one."""
-        listed = parse_config(spec.config).modelList
-        if listed is not None:
-            await self._tools.cluster.learn(listed)
-
-    async def _steer(self, command: Command, *, avoided: bool = False) -> Decision | None:
-        """Plan and write until nothing is left to write now.
-
-        None when another command took this one's place, or the Rollout overtook it: what waited
-        for a lock or for the gateway must not undo what was wished since.
-        """
-        cluster = self._tools.cluster
-        config = parse_config(command.spec.config)
-        await self._learn(command.spec)
-        objects = managed_objects(command.spec, config, self._tools.permissions, cluster)
-        asked: set[str] = set()
-        writes = self._together(command)
-        wrote = False
-        async with self._tools.locks.hold(objects):
-            for _ in range(_PASSES):
-                if self._command is not command or self._is_overtaken(command):
-                    return None
-                try:
-                    decision = plan(
-                        self._eased(command),
-                        cluster,
-                        now=time.time(),
-                        permissions=self._tools.permissions,
-                    )
-                except UnknownRevisionError as error:
-                    if error.pod_template_hash in asked:
-                        raise
-                    asked.add(error.pod_template_hash)
-                    await cluster.refresh_revision(error.namespace, error.pod_template_hash)
-                    continue
-                if not decision.writes:
-                    if avoided and not wrote:
-                        self._tools.metrics.writes_avoided.inc()
-                    return decision
-                wrote = await writes.carry_out(decision) or wrote
-        raise ConflictError(
-            f"{', '.join(write.summary for write in decision.writes)}: the object changed under "
-            f"each of {_PASSES} attempts to write it. It is tried again with the next call; look "
-            "for another controller that writes it."
-        )
-
-    def _together(self, command: Command) -> Together:
-        """The writes that this command will take."""
-        return Together(
-            self._writer,
-            self._tools.cluster,
-            told=lambda write, decision: self._teller.written(command, write, decision),
-            restored=lambda change, why: self._teller.change(
-                command.spec.uid,
-                "WeightsRestored",
-                f"{change}; taken back, because another object of the same step was refused: {why}",
-                warning=True,
-            ),
-        )
-
     def problem(self, spec: RolloutSpec, error: PluginError) -> None:
         """Put an error that was answered to the controller on the Rollout as an Event."""
         self._teller.problem(spec.uid, error)
-
-    async def _wait(
-        self,
-        command: Command,
-        decision: Decision,
-        is_enough: Callable[[Decision], bool],
-        limit_s: float,
-    ) -> Decision | None:
-        """Look again on each change while what is missing is expected within the limit."""
-        if is_enough(decision) or not _is_soon(decision) or not self._tools.slots.take():
-            return decision
-        self._waiting += 1
-        end = time.monotonic() + limit_s
-        try:
-            while not is_enough(decision) and _is_soon(decision):
-                left_s = end - time.monotonic()
-                if left_s <= 0:
-                    break
-                changed = self._changed
-                found = await self._steer(command)
-                if found is None:
-                    return None
-                decision = found
-                if is_enough(decision):
-                    break
-                retry_s = left_s if decision.retry_s is None else decision.retry_s
-                try:
-                    async with asyncio.timeout(min(retry_s, left_s)):
-                        await changed.wait()
-                except TimeoutError:
-                    continue
-        finally:
-            self._waiting -= 1
-            self._tools.slots.give_back()
-        return decision
-
-
-def _is_soon(decision: Decision) -> bool:
-    """Whether what is missing belongs to every healthy step: gateway and settling, not pods."""
-    return all(wait.quiet for wait in decision.waits)

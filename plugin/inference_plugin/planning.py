@@ -6,87 +6,40 @@ it says and plans again on the answers, until nothing is left to write.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from inference_common.kube import (
-    INFERENCEMODEL,
-    INFERENCEMODELREWRITE,
-    INFERENCEMODELREWRITE_X,
     INFERENCEPOOL,
     INFERENCEPOOL_X,
     ROLLOUT,
-    Resource,
 )
 from inference_plugin import commanded, destinations
+from inference_plugin.carriers import Permissions, managed_objects, read_object
 from inference_plugin.config import DestinationMode, DriftPolicy, OnEnd, ZeroWeight, parse_config
+from inference_plugin.decisions import Decision
 from inference_plugin.errors import ConfigError
 from inference_plugin.gateway_status import unaccepted
 from inference_plugin.hash_pools import advance
+from inference_plugin.holds import hold_of, new_home_hold, without_stable
 from inference_plugin.models import plan_model
 from inference_plugin.pools import aim, release_pool
 from inference_plugin.rollouts import spec_of
 from inference_plugin.route_plan import plan_route
-from inference_plugin.routes import ROUTES, managed_rules, resource_of, shares_of, title_of
-from inference_plugin.schemas import list_fault
+from inference_plugin.routes import managed_rules, resource_of, shares_of, title_of
 from inference_plugin.splits import split_of
-from inference_plugin.targets import Context, ObjectPlan, Wait, WaitReason
+from inference_plugin.targets import Context, ObjectPlan, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inference_plugin.backends import Backend
-    from inference_plugin.config import ModelListConfig, RouterConfig
-    from inference_plugin.patches import Write
-    from inference_plugin.rollouts import Command, RolloutSpec
+    from inference_plugin.config import RouterConfig
+    from inference_plugin.rollouts import Command
     from inference_plugin.targets import Target
     from inference_plugin.view import View
 
 Object = dict[str, Any]
-_NOTE_LIMIT_S: Final = 60.0
-"""An expired hold is worth an Event when it happens, not for ever after."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What to do now for one command.
-
-    ``writes`` first, in order; with none left, ``reached`` says whether the objects carry what
-    was commanded, ``unaccepted`` what the gateways have not taken in of it, ``prepared`` whether
-    nothing is left to get ready for the next step, ``hold`` why pods must stay for the moment.
-    """
-
-    writes: tuple[Write, ...] = ()
-    waits: tuple[Wait, ...] = ()
-    notes: tuple[str, ...] = ()
-    drifted: bool = False
-    reached: bool = False
-    unaccepted: str = ""
-    prepared: bool = True
-    hold: Wait | None = None
-
-    @property
-    def verified(self) -> bool:
-        """Whether the traffic is where the command wants it."""
-        return self.reached and not self.unaccepted
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing has to happen any more."""
-        return self.verified and self.prepared and self.hold is None
-
-    @property
-    def retry_s(self) -> float | None:
-        """When to look again even if nothing changes."""
-        waits = [*self.waits, *([self.hold] if self.hold else [])]
-        return min((wait.retry_s for wait in waits if wait.retry_s is not None), default=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Permissions:
-    """Namespaces, besides a Rollout's own, whose routes and models may be named in its config."""
-
-    namespaces: frozenset[str] = frozenset()
 
 
 def plan(command: Command, view: View, *, now: float, permissions: Permissions) -> Decision:
@@ -107,78 +60,6 @@ def plan(command: Command, view: View, *, now: float, permissions: Permissions) 
     return _plan_routes(command, config, view, now, permissions)
 
 
-def managed_objects(
-    spec: RolloutSpec, config: RouterConfig, permissions: Permissions, view: View
-) -> list[tuple[Resource, str, str]]:
-    """The objects that carry the weights: resource, namespace, name.
-
-    Raises ConfigError for a namespace that is not permitted, and for a configured list that the
-    API server does not keep.
-    """
-    own = spec.key.namespace
-    namespace = config.namespace or own
-    if namespace != own and not {namespace, "*"} & permissions.namespaces:
-        raise ConfigError(
-            f"namespace {namespace!r} is not the Rollout's own ({own}), and the plugin server "
-            f"does not allow it. Start it with --allow-namespace {namespace}, or leave namespace "
-            "out."
-        )
-    if config.inferenceModel:
-        return [(INFERENCEMODEL, namespace, config.inferenceModel)]
-    if config.inferenceModelRewrite:
-        resource = _rewrite_resource(config.inferenceModelRewrite.group, view)
-        return [(resource, namespace, config.inferenceModelRewrite.name)]
-    if config.modelList:
-        return [(_list_resource(config.modelList, view), namespace, config.modelList.name)]
-    return [(ROUTES[kind], namespace, route.name) for kind, route in config.routes]
-
-
-def _rewrite_resource(group: str | None, view: View) -> Resource:
-    """The resource type of InferenceModelRewrites.
-
-    Upstream's picker ignores the older group where both are installed (llm-d-router
-    pkg/epp/server/controller_config.go).
-    """
-    legacy = group == INFERENCEMODELREWRITE_X.group
-    if legacy or (group is None and not view.serves(INFERENCEMODELREWRITE)):
-        return INFERENCEMODELREWRITE_X
-    return INFERENCEMODELREWRITE
-
-
-def _list_resource(listed: ModelListConfig, view: View) -> Resource:
-    resource = view.kind(listed.group, listed.kind)
-    if resource is None:
-        raise ConfigError(
-            f"This cluster serves no kind {listed.kind} in the group {listed.group}. Install its "
-            "CustomResourceDefinition, or correct modelList.kind and modelList.group."
-        )
-    fault = list_fault(view.schema(resource), listed)
-    if fault:
-        raise ConfigError(
-            f"{resource.kind} ({resource.api_version}) of this cluster has {fault}, so that the "
-            "API server would drop what is written there. Correct modelList, or install the "
-            "version of its CustomResourceDefinition that has it."
-        )
-    return resource
-
-
-def read_object(view: View, resource: Resource, namespace: str, name: str) -> Object:
-    """The object; raises ConfigError that says what was found where it does not exist."""
-    if not view.serves(resource):
-        raise ConfigError(
-            f"This cluster does not serve {resource.plural}.{resource.group}/{resource.version}, "
-            f"which {resource.kind} {namespace}/{name} needs. Install its CustomResourceDefinition."
-        )
-    found = view.get(resource, namespace, name)
-    if found is None:
-        names = ", ".join(sorted(view.names(resource, namespace))) or "none"
-        raise ConfigError(
-            f"{resource.kind} {namespace}/{name} ({resource.api_version}) does not exist (found in "
-            f"{namespace}: {names}). Create it, or correct the name in the Rollout."
-        )
-    return found
-
-
 def _plan_routes(
     command: Command, config: RouterConfig, view: View, now: float, permissions: Permissions
 ) -> Decision:
@@ -195,7 +76,7 @@ def _plan_routes(
     for backend in sorted(target.shares):
         if backend == target.stable or target.shares[backend]:
             read_object(view, backend.resource, backend.namespace, backend.name)
-    held_back = _without_stable(command, target.gate(target.stable))
+    held_back = without_stable(command, target.gate(target.stable))
     if held_back:
         return held_back
     plans = _route_plans(routes, target, command, config, view, now)
@@ -228,7 +109,7 @@ def _plan_hash_pools(
     step = advance(situation)
     if command.own and step.stable is not None:
         gate = destinations.pool_gate(view, pools[step.stable], settle_s=0.0)
-        held_back = _without_stable(command, gate)
+        held_back = without_stable(command, gate)
         if held_back:
             return held_back
     if step.aim is not None:
@@ -241,7 +122,7 @@ def _plan_hash_pools(
         return Decision(
             waits=waits,
             prepared=False,
-            hold=_new_home_hold(config, command) if promoted else None,
+            hold=new_home_hold(config, command) if promoted else None,
         )
     target = destinations.hash_addressed(
         view,
@@ -265,7 +146,7 @@ def _plan_model(
     [where] = managed_objects(command.spec, config, permissions, view)
     split = split_of(read_object(view, *where), where[0], config)
     target, waits = destinations.adapters(command, view, split)
-    held_back = _without_stable(command, target.gate(target.stable))
+    held_back = without_stable(command, target.gate(target.stable))
     if held_back:
         return held_back
     plan_ = plan_model(split, target, context=_context(command, config, view, now))
@@ -331,7 +212,7 @@ def _decide(
 ) -> Decision:
     writes = tuple(plan_.patch for plan_ in plans if plan_.patch)
     blocked = {wait.message: wait for plan_ in plans for wait in plan_.waits}
-    hold, expired = (None, ()) if writes else _hold(command, config, view, now, routes, plans)
+    hold, expired = (None, ()) if writes else hold_of(command, config, view, now, routes, plans)
     return Decision(
         writes=writes,
         waits=(*waits, *blocked.values()),
@@ -344,74 +225,6 @@ def _decide(
         prepared=prepared,
         hold=hold,
     )
-
-
-def _hold(
-    command: Command,
-    config: RouterConfig,
-    view: View,
-    now: float,
-    routes: Sequence[Object],
-    plans: Sequence[ObjectPlan],
-) -> tuple[Wait | None, tuple[str, ...]]:
-    """Why the controller must not scale pods down yet, and the holds that were given up.
-
-    Pods stay until every gateway has accepted the route that no longer sends to them, and, where
-    they belong to neither current revision (the controller ends those in the same reconcile),
-    the settle time longer; at most ``holdSeconds``.
-    """
-    if command.weighting.desired:
-        return None, ()
-    expired = []
-    for route, plan_ in zip(routes, plans, strict=True):
-        entry = plan_.entry
-        if entry is None or not entry.drained:
-            continue
-        accepted = view.accepted_for_s(route)
-        left = entry.since + config.holdSeconds - now
-        if accepted is None and left > 0:
-            message = f"{title_of(route)}: weight 0 of {', '.join(entry.drained)} is not in "
-            return Wait(
-                reason=WaitReason.HOLD,
-                message=f"{message}effect yet: {unaccepted(route)}.",
-                retry_s=left,
-                quiet=True,
-            ), ()
-        if accepted is None and left > -_NOTE_LIMIT_S:
-            expired.append(
-                f"{title_of(route)}: no gateway confirmed weight 0 of {', '.join(entry.drained)} "
-                f"within {config.holdSeconds:g} s ({unaccepted(route)}); going on."
-            )
-        if accepted is not None and entry.gone and accepted < config.settleSeconds and left > 0:
-            return Wait(
-                reason=WaitReason.HOLD,
-                message=f"{title_of(route)}: weight 0 of {', '.join(entry.gone)} is settling.",
-                retry_s=config.settleSeconds - accepted,
-                quiet=True,
-            ), ()
-    return None, tuple(expired)
-
-
-def _new_home_hold(config: RouterConfig, command: Command) -> Wait:
-    """Pods of the old revision stay while the promoted one has no pool yet."""
-    return Wait(
-        reason=WaitReason.HOLD,
-        message=f"none of the pools {', '.join(config.inferencePools or ())} serves the promoted "
-        f"revision {command.hashes.stable} yet.",
-        quiet=True,
-    )
-
-
-def _without_stable(command: Command, gate: Wait | None) -> Decision | None:
-    """The server's own move to stable waits for stable to have a ready endpoint."""
-    if not command.own or gate is None:
-        return None
-    wait = Wait(
-        reason=WaitReason.STABLE,
-        message=f"Traffic belongs on the stable revision, which can't take it: {gate.message}",
-        retry_s=gate.retry_s,
-    )
-    return Decision(waits=(wait,), prepared=False)
 
 
 def _context(command: Command, config: RouterConfig, view: View, now: float) -> Context:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from inference_plugin.planning import Permissions
+    from inference_plugin.carriers import Permissions
 
 _log = structlog.get_logger(__name__)
 

@@ -11,9 +11,9 @@ from inference_plugin.patches import ObjectPatch
 from inference_plugin.targets import WaitReason
 
 if TYPE_CHECKING:
+    from inference_plugin.decisions import Decision
     from inference_plugin.errors import PluginError
     from inference_plugin.patches import Write
-    from inference_plugin.planning import Decision
     from inference_plugin.rollouts import Command, RolloutKey
     from inference_plugin.tools import Tools
 

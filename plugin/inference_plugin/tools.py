@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from inference_plugin.carriers import Permissions
     from inference_plugin.cluster import Cluster
     from inference_plugin.events import Recorder
     from inference_plugin.locks import ObjectLocks, WaitSlots
-    from inference_plugin.planning import Permissions
     from inference_plugin.telemetry import Metrics
 
 

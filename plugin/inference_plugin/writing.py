@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inference_plugin.cluster import Cluster
+    from inference_plugin.decisions import Decision
     from inference_plugin.patches import Write
-    from inference_plugin.planning import Decision
     from inference_plugin.tools import Tools
 
 Object = dict[str, Any]

@@ -16,9 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from inference_common.kube import HTTPROUTE, INFERENCEMODEL, INFERENCEPOOL, POD, REPLICASET
 from inference_common.names import HASH_LABEL
+from inference_plugin.carriers import Permissions
 from inference_plugin.errors import PluginError
 from inference_plugin.patches import PoolAim
-from inference_plugin.planning import Permissions, plan
+from inference_plugin.planning import plan
 from inference_plugin.rollouts import Command, RolloutKey, RolloutSpec
 from inference_plugin.shares import Hashes, Weighting
 from support.memory_cluster import (

@@ -18,11 +18,11 @@ from prometheus_client import CollectorRegistry
 from inference_common.errors import KubeError
 from inference_common.kube import HTTPROUTE, INFERENCEPOOL, POD, REPLICASET, ROLLOUT, SERVICE
 from inference_common.names import COMMANDED_ANNOTATION, HASH_LABEL
+from inference_plugin.carriers import Permissions
 from inference_plugin.errors import ConfigError, ConflictError, HoldingError, StaleError
 from inference_plugin.events import Recorder
 from inference_plugin.keepers import Keepers
 from inference_plugin.locks import ObjectLocks, WaitSlots
-from inference_plugin.planning import Permissions
 from inference_plugin.rollouts import RolloutKey, RolloutSpec
 from inference_plugin.shares import Hashes, Weighting
 from inference_plugin.telemetry import Metrics

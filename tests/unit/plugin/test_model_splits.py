@@ -6,7 +6,7 @@ import asyncio
 import copy
 import json
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -22,10 +22,11 @@ from inference_common.kube import (
     Resource,
 )
 from inference_plugin import commanded
+from inference_plugin.carriers import Permissions
 from inference_plugin.config import RouterConfig
 from inference_plugin.errors import ConfigError
 from inference_plugin.managed import drift_of, restore
-from inference_plugin.planning import Decision, Permissions, plan
+from inference_plugin.planning import plan
 from inference_plugin.rollouts import Command, RolloutKey, RolloutSpec
 from inference_plugin.shares import Hashes, Weighting
 from inference_plugin.splits import ModelSplit, split_of
@@ -37,6 +38,9 @@ from support.memory_cluster import (
     make_replica_set,
     make_rollout,
 )
+
+if TYPE_CHECKING:
+    from inference_plugin.decisions import Decision
 
 Object = dict[str, Any]
 REWRITE: Object = {"inferenceModelRewrite": {"name": "travel"}}

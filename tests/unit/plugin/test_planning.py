@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -23,9 +23,10 @@ from inference_common.kube import (
 )
 from inference_common.names import COMMANDED_ANNOTATION, HASH_LABEL
 from inference_plugin import commanded
+from inference_plugin.carriers import Permissions
 from inference_plugin.errors import ConfigError
 from inference_plugin.patches import ObjectPatch, PoolAim
-from inference_plugin.planning import Decision, Permissions, plan
+from inference_plugin.planning import plan
 from inference_plugin.rollouts import Command, RolloutKey, RolloutSpec
 from inference_plugin.shares import Hashes, Weighting
 from inference_plugin.targets import WaitReason
@@ -44,6 +45,9 @@ from support.memory_cluster import (
     targets_of,
     weights_of,
 )
+
+if TYPE_CHECKING:
+    from inference_plugin.decisions import Decision
 
 NOW = 1_000_000.0
 

@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from inference_common.errors import KubeError
 from inference_common.kube import HTTPROUTE
+from inference_plugin.decisions import Decision
 from inference_plugin.patches import ObjectPatch, guarded, inverse, pointer
-from inference_plugin.planning import Decision
 from inference_plugin.telemetry import Metrics
 from inference_plugin.writing import Together, Writer
 from support.memory_cluster import (
