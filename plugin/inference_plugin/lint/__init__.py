@@ -1,0 +1,1 @@
+"""``inference-rollouts plugin lint``: manifests are checked without a cluster."""
