@@ -223,7 +223,7 @@ E, W = Severity.ERROR, Severity.WARNING
         pytest.param(
             POOLS,
             copy_of_rollout,
-            [(E, "two-rollouts"), (E, "pool-selector"), (E, "pool-selector")],
+            [(E, "two-rollouts"), *[(W, "pool-selector")] * 4],
             id="two Rollouts on one reference",
         ),
         pytest.param(LORA, no_destination, [(E, "destination")], id="no destination"),
