@@ -9,6 +9,8 @@ from inference_common.kube import (
     INFERENCEMODEL,
     INFERENCEMODELREWRITE,
     INFERENCEMODELREWRITE_X,
+    INFERENCEPOOL,
+    INFERENCEPOOL_X,
     Resource,
 )
 from inference_plugin.errors import ConfigError
@@ -53,6 +55,9 @@ def managed_objects(
         return [(resource, namespace, config.inferenceModelRewrite.name)]
     if config.modelList:
         return [(_list_resource(config.modelList, view), namespace, config.modelList.name)]
+    if config.sharedPool:
+        resource = INFERENCEPOOL if config.poolGroup == INFERENCEPOOL.group else INFERENCEPOOL_X
+        return [(resource, namespace, config.sharedPool)]
     return [(ROUTES[kind], namespace, route.name) for kind, route in config.routes]
 
 

@@ -29,11 +29,13 @@ from inference_common.kube import (
     PatchKind,
     Resource,
 )
-from inference_common.names import FIELD_MANAGER, HASH_LABEL
+from inference_common.names import FIELD_MANAGER, HASH_LABEL, SHARES_ANNOTATION
 from inference_common.pools import hash_of, is_v1
 from inference_common.revisions import owner_uid
+from inference_common.shares import digest
 from inference_common.watching import WatchCache, key_of, version_of
 from inference_plugin import commanded
+from inference_plugin.acknowledgements import Acknowledgements
 from inference_plugin.errors import StaleError
 from inference_plugin.gateway_status import unaccepted
 from inference_plugin.kinds import Kinds
@@ -41,10 +43,11 @@ from inference_plugin.patches import PoolAim, Write
 from inference_plugin.slim import slim_pod, slim_replica_set, slim_rollout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from inference_common.kube import Kube
     from inference_plugin.config import ModelListConfig
+    from inference_plugin.pool_shares import Acknowledgement
     from inference_plugin.rollouts import RolloutKey
     from inference_plugin.telemetry import Metrics
 
@@ -99,6 +102,7 @@ class Cluster:
         self._aimed: dict[tuple[Resource, str, str], tuple[str, str | None, float]] = {}
         self._marked: dict[tuple[Resource, str, str], frozenset[str]] = {}
         self._endpoints: dict[tuple[str, str], tuple[int, float]] = {}
+        self._acknowledgements = Acknowledgements(self._acknowledged, clock)
         self._tasks: set[asyncio.Task[None]] = set()
         for resource, cache in self._caches.items():
             cache.subscribe(self._relay(resource))
@@ -113,6 +117,7 @@ class Cluster:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._acknowledgements.close()
         for cache in self._caches.values():
             await cache.stop()
 
@@ -196,6 +201,13 @@ class Cluster:
         if uid != pool["metadata"]["uid"]:
             return float("inf")
         return self._clock() - since
+
+    def acknowledged(
+        self, pool: Object, pickers: Sequence[Object], port: int
+    ) -> Mapping[str, Acknowledgement]:
+        """What each picker pod said last; asked again in the background."""
+        text = (pool["metadata"].get("annotations") or {}).get(SHARES_ANNOTATION, "")
+        return self._acknowledgements.of(pool, pickers, port, digest(text))
 
     def carriers(self, rollout: str | None = None) -> list[tuple[Resource, str, str]]:
         """Objects with the mark of that Rollout (``namespace/name``), or of any."""
@@ -356,6 +368,9 @@ class Cluster:
         known = self.get(SERVICE, namespace, service)
         if known is not None:
             self._tell(SERVICE, "MODIFIED", known)
+
+    def _acknowledged(self, pool: Object) -> None:
+        self._tell(INFERENCEPOOL if is_v1(pool) else INFERENCEPOOL_X, "MODIFIED", pool)
 
     def _relay(self, resource: Resource) -> Callable[[str, Object], None]:
         def relay(kind: str, obj: Object) -> None:

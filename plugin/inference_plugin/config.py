@@ -38,6 +38,7 @@ class DestinationMode(enum.StrEnum):
     NAMED = "named"
     STATIC = "static"
     MODEL = "model"
+    SHARED_POOL = "shared-pool"
 
 
 class ZeroWeight(enum.StrEnum):
@@ -141,6 +142,8 @@ class RouterConfig(_Strict):
     modelList: ModelListConfig | None = None  # noqa: N815
     namespace: str | None = Field(default=None, min_length=1)
     inferencePools: tuple[str, str] | None = None  # noqa: N815
+    sharedPool: str | None = Field(default=None, min_length=1)  # noqa: N815
+    pickerPort: int = Field(default=9090, ge=1, le=65535)  # noqa: N815
     poolGroup: str = INFERENCEPOOL.group  # noqa: N815
     destinationKind: Literal["InferencePool", "Service"] | None = None  # noqa: N815
     static: StaticConfig | None = None
@@ -157,11 +160,11 @@ class RouterConfig(_Strict):
         return self
 
     def _check_objects(self) -> None:
-        keys = (*_ROUTE_KEYS, *_MODEL_KEYS)
+        keys = (*_ROUTE_KEYS, *_MODEL_KEYS, "sharedPool")
         given = [key for key in keys if getattr(self, key)]
         # A Rollout may stand behind an HTTPRoute and a GRPCRoute at once.
         kinds = {key[:4] if key in _ROUTE_KEYS else key for key in given}
-        if not given or len(kinds) != len(given) or (self.model_key and len(given) > 1):
+        if not given or len(kinds) != len(given) or (self._lone_key and len(given) > 1):
             found = "none of them" if not given else " and ".join(given)
             raise ValueError(
                 f"exactly one of {', '.join(keys[:-1])} and {keys[-1]} is needed (or one for each "
@@ -186,6 +189,13 @@ class RouterConfig(_Strict):
                 f"{given[0]} does not go with {self.model_key}: its targets are named by the "
                 "annotation of each revision's pod template"
             )
+        if self.sharedPool and given:
+            raise ValueError(
+                f"{given[0]} does not go with sharedPool: its versions are told apart by the "
+                "pod-template-hash"
+            )
+        if self.sharedPool and self.namespace:
+            raise ValueError("namespace does not go with sharedPool: it is the Rollout's own")
         if self.inferencePools and self.inferencePools[0] == self.inferencePools[1]:
             raise ValueError(
                 f"inferencePools must name two pools, found {self.inferencePools[0]!r} twice"
@@ -211,10 +221,17 @@ class RouterConfig(_Strict):
         return next((key for key in _MODEL_KEYS if getattr(self, key)), None)
 
     @property
+    def _lone_key(self) -> str | None:
+        """The key of an object that carries the weights by itself."""
+        return "sharedPool" if self.sharedPool else self.model_key
+
+    @property
     def mode(self) -> DestinationMode:
         """How hashes become destinations."""
         if self.model_key:
             return DestinationMode.MODEL
+        if self.sharedPool:
+            return DestinationMode.SHARED_POOL
         if self.inferencePools:
             return DestinationMode.HASH_ADDRESSED
         if self.destinationKind:

@@ -12,6 +12,7 @@ from inference_plugin import commanded
 from inference_plugin.backends import Backend, backend_of, backend_of_item
 from inference_plugin.errors import ConfigError, StaleError
 from inference_plugin.hash_pools import PodCount, PoolState, Situation, Step
+from inference_plugin.pool_shares import version_gate
 from inference_plugin.pools import base_selector, is_ours, title_of
 from inference_plugin.readiness import live_pods, pool_wait, ready_pods, service_wait
 from inference_plugin.routes import namespace_of, rules_of
@@ -133,6 +134,19 @@ def adapters(
         required=frozenset(shares),
         gate=lambda _: _model_gate(view, split),
     ), waits
+
+
+def versions(command: Command, view: View, pool: Object) -> Target[str]:
+    """The pod-template-hashes themselves: versions of one pool's pods."""
+    homes = frozenset({command.hashes.stable, command.hashes.canary})
+    return Target(
+        shares=shares_by_hash(command.hashes, command.weighting),
+        maximum=command.weighting.maximum,
+        stable=command.hashes.stable,
+        homes=homes,
+        required=homes,
+        gate=lambda version: version_gate(view, pool, version),
+    )
 
 
 def pool_backends(pools: Sequence[Object], resource: Resource) -> list[Backend]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from inference_plugin import commanded, models, weighted
+from inference_plugin import commanded, models, pool_shares, weighted
 from inference_plugin.config import RouterConfig
 from inference_plugin.patches import ObjectPatch, guarded, pointer
 from inference_plugin.routes import (
@@ -56,13 +56,18 @@ def release(
     Without a configuration only kinds whose lists need none can be moved; the mark goes anyway.
     """
     changes: list[Operation] = []
-    if not stays(entry, stable_hash):
+    moved = ""
+    if resource.kind == "InferencePool":
+        # Left behind, shares would keep every later version of the pool's pods at nothing.
+        changes = [] if entry.keep else pool_shares.removal(obj)
+        moved = "its shares taken off, " if changes else ""
+    elif not stays(entry, stable_hash):
         if rules_of(obj) and resource.group == "gateway.networking.k8s.io":
             changes = _route_changes(obj, entry)
         else:
             changes = _model_changes(resource, obj, entry, config)
+        moved = f"everything to {entry.home}, " if changes else ""
     value = commanded.annotation_value(obj, forget=(entry.rollout,))
-    moved = f"everything to {entry.home}, " if changes else ""
     title = f"{resource.kind} {obj['metadata']['namespace']}/{obj['metadata']['name']}"
     return ObjectPatch(
         resource=resource,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from inference_plugin import models, routes
+from inference_plugin import models, pool_shares, routes
 from inference_plugin.splits import split_of
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ def drift_of(resource: Resource, obj: Object, entry: Commanded, config: RouterCo
     """
     if config.model_key:
         return models.drift_of(split_of(obj, resource, config), entry)
+    if config.sharedPool:
+        return pool_shares.drift_of(obj, entry)
     return routes.drift_of(obj, entry)
 
 
@@ -35,6 +37,8 @@ def restore(
     """
     if config.model_key:
         return models.restore(split_of(obj, resource, config), entry)
+    if config.sharedPool:
+        return pool_shares.restore(resource, obj, entry)
     return routes.restore(obj, entry)
 
 
@@ -47,4 +51,6 @@ def adopt(
     """
     if config.model_key:
         return models.adopt(split_of(obj, resource, config), entry)
+    if config.sharedPool:
+        return pool_shares.adopt(resource, obj, entry)
     return routes.adopt(obj, entry)

@@ -7,7 +7,7 @@ it says and plans again on the answers, until nothing is left to write.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from inference_common.kube import (
     INFERENCEPOOL,
@@ -23,12 +23,13 @@ from inference_plugin.gateway_status import unaccepted
 from inference_plugin.hash_pools import advance
 from inference_plugin.holds import hold_of, new_home_hold, without_stable
 from inference_plugin.models import plan_model
+from inference_plugin.pool_shares import picker_pods, plan_pool_shares, unacknowledged
 from inference_plugin.pools import aim, release_pool
 from inference_plugin.rollouts import spec_of
 from inference_plugin.route_plan import plan_route
 from inference_plugin.routes import managed_rules, resource_of, shares_of, title_of
 from inference_plugin.splits import split_of
-from inference_plugin.targets import Context, ObjectPlan, Wait
+from inference_plugin.targets import Context, ObjectPlan, Wait, WaitReason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from inference_plugin.view import View
 
 Object = dict[str, Any]
+_ASK_AGAIN_S: Final = 0.5
 
 
 def plan(command: Command, view: View, *, now: float, permissions: Permissions) -> Decision:
@@ -57,6 +59,8 @@ def plan(command: Command, view: View, *, now: float, permissions: Permissions) 
         )
     if config.mode is DestinationMode.MODEL:
         return _plan_model(command, config, view, now, permissions)
+    if config.mode is DestinationMode.SHARED_POOL:
+        return _plan_shared_pool(command, config, view, now, permissions)
     return _plan_routes(command, config, view, now, permissions)
 
 
@@ -158,6 +162,34 @@ def _plan_model(
         notes=plan_.notes,
         drifted=plan_.drifted,
         reached=plan_.patch is None and not plan_.waits,
+    )
+
+
+def _plan_shared_pool(
+    command: Command, config: RouterConfig, view: View, now: float, permissions: Permissions
+) -> Decision:
+    [where] = managed_objects(command.spec, config, permissions, view)
+    pool = read_object(view, *where)
+    target = destinations.versions(command, view, pool)
+    held_back = without_stable(command, target.gate(target.stable))
+    if held_back:
+        return held_back
+    context = _context(command, config, view, now)
+    plan_ = plan_pool_shares(where[0], pool, target, context=context)
+    missing = ""
+    waits = plan_.waits
+    if plan_.patch is None:
+        pickers = picker_pods(view, pool)
+        missing = unacknowledged(pool, pickers, view.acknowledged(pool, pickers, config.pickerPort))
+    if missing:
+        wait = Wait(reason=WaitReason.PICKER, message=missing, retry_s=_ASK_AGAIN_S, quiet=True)
+        waits = (*waits, wait)
+    return Decision(
+        writes=(plan_.patch,) if plan_.patch else (),
+        waits=waits,
+        drifted=plan_.drifted,
+        reached=plan_.patch is None and not plan_.waits,
+        unaccepted=missing,
     )
 
 

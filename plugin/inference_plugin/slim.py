@@ -18,10 +18,12 @@ _METADATA: Final = (
 
 
 def slim_pod(pod: Object) -> Object:
-    """Identity, labels, and whether it is ready."""
-    conditions = (pod.get("status") or {}).get("conditions") or []
+    """Identity, labels, address, and whether it is ready."""
+    status = pod.get("status") or {}
+    conditions = status.get("conditions") or []
     return _slim(pod) | {
-        "status": {
+        "status": {key: status[key] for key in ("podIP",) if key in status}
+        | {
             "conditions": [
                 {"type": item["type"], "status": item["status"]}
                 for item in conditions

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from inference_common.kube import Resource
+    from inference_plugin.pool_shares import Acknowledgement
 
 Object = dict[str, Any]
 
@@ -44,3 +45,8 @@ class View(Protocol):
 
     def aimed_for_s(self, pool: Object) -> float:
         """Seconds since the pool's selector was changed by this plugin; infinite if never."""
+
+    def acknowledged(
+        self, pool: Object, pickers: Sequence[Object], port: int
+    ) -> Mapping[str, Acknowledgement]:
+        """What each picker pod says it enforces of the pool's shares, by its name."""

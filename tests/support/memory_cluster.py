@@ -27,9 +27,10 @@ from inference_plugin import commanded
 from inference_plugin.patches import PoolAim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from inference_plugin.patches import Write
+    from inference_plugin.pool_shares import Acknowledgement
     from inference_plugin.rollouts import RolloutKey
 
 Object = dict[str, Any]
@@ -45,6 +46,7 @@ class MemoryCluster:
         self.writes: list[Write] = []
         self.reads: list[str] = []
         self.unserved: set[Resource] = set()
+        self.acknowledgements: dict[str, Acknowledgement] = {}
         self.schemas: dict[Resource, Object] = {}
         self.before_write: Callable[[Write], None] | None = None
         self._versions = itertools.count(1)
@@ -148,6 +150,12 @@ class MemoryCluster:
     def aimed_for_s(self, pool: Object) -> float:
         since = self._aimed.get((pool["metadata"]["namespace"], pool["metadata"]["name"]))
         return float("inf") if since is None else self.clock - since
+
+    def acknowledged(
+        self, pool: Object, pickers: Sequence[Object], port: int
+    ) -> Mapping[str, Acknowledgement]:
+        del pool, pickers, port
+        return self.acknowledgements
 
     # What a keeper uses besides
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inference_common.errors import KubeError
-from inference_common.kube import INFERENCEPOOL
-from inference_common.names import COMMANDED_ANNOTATION, SHARES_ANNOTATION
+from inference_common.kube import INFERENCEPOOL, POD, SERVICE
+from inference_common.names import COMMANDED_ANNOTATION, HASH_LABEL, SHARES_ANNOTATION
 from inference_common.shares import PoolShares, decode, digest, encode
 from inference_plugin import commanded
+from inference_plugin.carriers import Permissions
+from inference_plugin.config import parse_config
+from inference_plugin.ends import release
 from inference_plugin.errors import ConfigError
 from inference_plugin.patches import ObjectPatch
+from inference_plugin.planning import plan as plan_command
 from inference_plugin.pool_shares import (
     Acknowledgement,
     adopt,
@@ -26,9 +30,13 @@ from inference_plugin.pool_shares import (
     restore,
     unacknowledged,
 )
-from inference_plugin.shares import Hashes
+from inference_plugin.rollouts import Command, RolloutKey, RolloutSpec
+from inference_plugin.shares import Hashes, Weighting
 from inference_plugin.targets import Context, ObjectPlan, Target, Wait, WaitReason
-from support.memory_cluster import NAMESPACE, MemoryCluster
+from support.memory_cluster import NAMESPACE, MemoryCluster, make_pod
+
+if TYPE_CHECKING:
+    from inference_plugin.decisions import Decision
 
 Object = dict[str, Any]
 ROLLOUT = f"{NAMESPACE}/chat"
@@ -339,3 +347,76 @@ async def test_a_write_onto_a_pool_that_changed_meanwhile_is_refused() -> None:
     cluster.change(INFERENCEPOOL, "chat", lambda pool: pool["metadata"].update(labels={"a": "b"}))
     with pytest.raises(KubeError):
         await cluster.write(patch)
+
+
+# Together with the rest of the plugin
+
+
+def a_command(desired: int, config: Object | None = None) -> Command:
+    return Command(
+        spec=RolloutSpec(
+            key=RolloutKey(namespace=NAMESPACE, name="chat"),
+            uid="uid-chat",
+            config=json.dumps(config or {"sharedPool": "chat"}).encode(),
+            stable_service="",
+            canary_service="",
+            max_weight=100,
+        ),
+        hashes=Hashes(stable="h1", canary="h2"),
+        weighting=Weighting(desired=desired, additional={}),
+    )
+
+
+def a_running_cluster() -> MemoryCluster:
+    cluster = a_cluster()
+    cluster.put(SERVICE, {"metadata": {"name": "picker"}, "spec": {"selector": {"app": "epp"}}})
+    cluster.put(POD, make_pod("picker-0", {"app": "epp"}))
+    for version in ("h1", "h2"):
+        cluster.put(POD, make_pod(version, {"app": "chat", HASH_LABEL: version}))
+    return cluster
+
+
+async def test_a_step_is_verified_once_the_picker_acknowledges_it() -> None:
+    cluster = a_running_cluster()
+
+    def decide() -> Decision:
+        return plan_command(a_command(10), cluster, now=1.0, permissions=Permissions())
+
+    for write in decide().writes:
+        await cluster.write(write)
+    found = decide()
+    assert (found.writes, found.reached, found.verified) == ((), True, False)
+    assert "picker picker-0: not asked yet" in found.unaccepted
+    assert found.retry_s is not None
+    text = pool_of(cluster)["metadata"]["annotations"][SHARES_ANNOTATION]
+    cluster.acknowledgements["picker-0"] = Acknowledgement(digest=digest(text), state="applied")
+    assert decide().verified
+
+
+async def test_at_the_end_of_its_rollout_the_pool_is_as_it_was() -> None:
+    cluster = a_running_cluster()
+    before = copy.deepcopy(pool_of(cluster))
+    for write in plan_command(a_command(10), cluster, now=1.0, permissions=Permissions()).writes:
+        await cluster.write(write)
+    entry = commanded.read(pool_of(cluster), ROLLOUT)
+    assert entry is not None
+    patch = release(INFERENCEPOOL, pool_of(cluster), entry, None, stable_hash="h1")
+    await cluster.write(patch)
+    assert pool_of(cluster)["spec"] == before["spec"]
+    assert pool_of(cluster)["metadata"]["annotations"] == {}
+    assert "its shares taken off" in patch.summary
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"httpRoute": "r"}, "exactly one of"),
+        ({"inferencePools": ["a", "b"]}, "inferencePools does not go with sharedPool"),
+        ({"namespace": "other"}, "namespace does not go with sharedPool"),
+        ({"pickerPort": 0}, "pickerPort"),
+    ],
+    ids=["route", "pools", "namespace", "port"],
+)
+def test_what_a_shared_pool_can_not_have_is_refused(more: Object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(json.dumps({"sharedPool": "chat"} | more).encode())
