@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from inference_picker.errors import BodyError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # A JSON string, or a bracket: all that is needed to follow nesting in valid JSON.
 _TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]', re.DOTALL)
@@ -22,11 +25,8 @@ _PLAIN_KEY: Final = b'"model"'
 _ESCAPED_LETTER: Final = b"\\u006"
 
 
-def model_of(body: bytes) -> str:
-    """The top-level ``model`` of a JSON object in UTF-8; of several the last, as parsers do.
-
-    Raises BodyError for anything else.
-    """
+def content_of(body: bytes) -> dict[str, Any]:
+    """The JSON object in UTF-8 that a body is. Raises BodyError for anything else."""
     try:
         found = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -35,12 +35,22 @@ def model_of(body: bytes) -> str:
         raise BodyError(
             f"The request body is a JSON {type(found).__name__}; an object is expected."
         )
-    model = found.get("model")
+    return found
+
+
+def model_in(content: Mapping[str, Any]) -> str:
+    """The top-level ``model``; of several the last, as parsers do. Raises BodyError without one."""
+    model = content.get("model")
     if not isinstance(model, str) or not model:
         raise BodyError(
             'The request body has no "model"; name the model as a string.', names_no_model=True
         )
     return model
+
+
+def model_of(body: bytes) -> str:
+    """`model_in` of `content_of`."""
+    return model_in(content_of(body))
 
 
 def model_span(body: bytes) -> tuple[int, int]:

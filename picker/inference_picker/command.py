@@ -47,10 +47,11 @@ def serve(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Share of streamed answers whose body passes through the picker, for the time "
-            "to first token. Answers whose model name is written back always do.",
+            help="Share of the answers of neither canary nor control whose body passes through "
+            "the picker, for the times of their tokens. Those of canary and control, and those "
+            "whose model name is written back, always do.",
         ),
-    ] = 1.0,
+    ] = 0.05,
     max_body_bytes: Annotated[
         int, typer.Option(min=1024, help="Larger request bodies are answered with 413.")
     ] = 10 * 1024 * 1024,
@@ -70,10 +71,11 @@ def serve(
     import uvloop  # noqa: PLC0415 - help must not pay for it
 
     from inference_common.logs import configure_logging  # noqa: PLC0415
+    from inference_picker.addresses import split_address  # noqa: PLC0415
     from inference_picker.cluster import pool_resource  # noqa: PLC0415
     from inference_picker.director import Settings  # noqa: PLC0415
     from inference_picker.errors import ConfigError  # noqa: PLC0415
-    from inference_picker.serving import Options, serve_pool, split_address  # noqa: PLC0415
+    from inference_picker.serving import Options, serve_pool  # noqa: PLC0415
 
     configure_logging("picker", json=log_format == "json", level=log_level)
     try:
@@ -89,9 +91,9 @@ def serve(
                     options=Options(
                         address=address,
                         metrics_address=metrics_address,
-                        settings=Settings(
-                            expose_target_model=expose_target_model, watch_share=watch_share
-                        ),
+                        pool=pool,
+                        settings=Settings(expose_target_model=expose_target_model),
+                        watch_share=watch_share,
                         max_body_bytes=max_body_bytes,
                         models_interval_s=models_interval_s,
                         drain_delay_s=drain_delay_s,

@@ -1,26 +1,29 @@
-"""Decides on each request and keeps its books: split, schedule, count, record."""
+"""Decides on each request and keeps its books: split, schedule, count."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from inference_picker.flights import Flight, Flights
 from inference_picker.messages import Ended, Finish, Pick, Reason, Refused
+from inference_picker.outcomes import failure_of
 from inference_picker.scheduling import Profile, SchedulingRequest, default_profile
 from inference_picker.splits import EvenSequence
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from inference_picker.messages import ChooseTarget, PickEndpoint
     from inference_picker.metrics import Metrics
     from inference_picker.pool import PoolSnapshot, Source
 
-OTHER_MODEL: Final = "other"
-"""Label of model names that neither an InferenceModel nor an endpoint knows: clients choose
-names freely, and a label must not."""
+    Answer = tuple[Pick, Flight] | Refused
 
-_ERROR_STATUS: Final = 400
-_SERVER_ERROR_STATUS: Final = 500
+# Mean duration of followed requests: where it starts, and how fast it follows.
+_FIRST_GUESS_S: Final = 2.0
+_LEARNING_RATE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +32,6 @@ class Settings:
 
     expose_target_model: bool = False
     """Whether responses keep the target's name instead of the name the client asked for."""
-    watch_share: float = 1.0
-    """Share of streamed answers, 0 to 1, whose body is watched for the time to first token.
-    Answers whose model name is written back are watched in any case."""
     fallbacks: int = 0
     """How many endpoints are named behind the first one."""
 
@@ -59,12 +59,19 @@ class Director:
         self._profile = profile or default_profile()
         self._splits: dict[str | None, EvenSequence] = {}
         self._start = start
-        self._watched = EvenSequence(start)
         self._turn = 0
-        self._bodies_come = False
+        self._followed_s = _FIRST_GUESS_S
 
-    def pick(self, question: PickEndpoint) -> tuple[Pick, Flight] | Refused:
-        """Endpoints and target for a request, and its flight, which the caller must land."""
+    @property
+    def pool(self) -> PoolSnapshot:
+        """The pool as it is now."""
+        return self._source.snapshot()
+
+    def pick(self, question: PickEndpoint) -> Answer | Awaitable[Answer]:
+        """Endpoints and target for a request, and its flight, which the caller must land.
+
+        Where the request has to wait, what to await: cancelling that gives its place up.
+        """
         pool = self._source.snapshot()
         model = question.model
         target = "" if model is None else self._target(pool, model)
@@ -95,9 +102,7 @@ class Director:
             target=target,
             version=first.version,
             rewrite_back=self._writes_back(model, target),
-            watch_body=self._watched.next_below(self._settings.watch_share),
         )
-        self.metrics.picks.labels(first.version, first.address, self._label(pool, target)).inc()
         return pick, self.flights.take_off(first.address)
 
     def retarget(self, question: ChooseTarget) -> Pick | Refused:
@@ -114,41 +119,14 @@ class Director:
         )
 
     def finish(self, finish: Finish) -> None:
-        """Record how a picked request ended."""
-        pool = self._source.snapshot()
-        pick = finish.pick
-        version = pick.version
-        if finish.served is not None and finish.served != pick.endpoints[0]:
-            served = pool.find(finish.served)
-            version = version if served is None else served.version
-        labels = (version, self._label(pool, pick.model), self._label(pool, pick.target))
-        if finish.body_asked and finish.ended is not Ended.UNSEEN:
-            self._bodies_come = True
-        self.metrics.requests.labels(*labels).inc()
-        failure = self._failure(finish)
-        if failure is not None:
-            self.metrics.errors.labels(*labels, failure).inc()
-            return
-        if finish.first_token_s is not None:
-            self.metrics.first_token.labels(*labels).observe(finish.first_token_s)
-        self.metrics.duration.labels(*labels).observe(finish.duration_s)
+        """Learn from how a picked request ended."""
+        if finish.ended is Ended.COMPLETE and failure_of(finish) is None:
+            self._followed_s += (finish.duration_s - self._followed_s) * _LEARNING_RATE
 
-    def refused(self, reason: Reason) -> None:
-        """Record that the picker answered a request itself."""
-        self.metrics.refusals.labels(reason).inc()
-
-    def _failure(self, finish: Finish) -> str | None:
-        """The error class of a finished request, or None."""
-        if finish.status is not None and finish.status >= _ERROR_STATUS:
-            return "5xx" if finish.status >= _SERVER_ERROR_STATUS else "4xx"
-        match finish.ended:
-            case Ended.NO_RESPONSE | Ended.RESET:
-                return str(finish.ended)
-            case Ended.UNSEEN if finish.body_asked and self._bodies_come:
-                # This gateway does send bodies it is asked for: this one broke before its start.
-                return str(Ended.RESET)
-            case _:
-                return None
+    def unfollowed(self, flight: Flight, finish: Finish) -> None:
+        """Keep a request in flight whose end will not be seen, for as long as others take."""
+        del finish
+        asyncio.get_running_loop().call_later(self._followed_s, flight.land)
 
     def _target(self, pool: PoolSnapshot, model: str) -> str | None:
         split = pool.splits.get(model) or pool.other
@@ -161,10 +139,6 @@ class Director:
 
     def _writes_back(self, model: str | None, target: str) -> bool:
         return model is not None and model != target and not self._settings.expose_target_model
-
-    def _label(self, pool: PoolSnapshot, name: str) -> str:
-        """The name as a label's value; see `OTHER_MODEL`."""
-        return name if not name or name in pool.names else OTHER_MODEL
 
 
 def _no_target(model: str | None) -> Refused:

@@ -21,6 +21,9 @@ class Flight:
         self._address = address
         counts[address] += 1
 
+    def first_byte(self, at: float) -> None:
+        """Note that the answer has begun: the prompt is computed. Only the first call counts."""
+
     def land(self) -> None:
         """Release the count."""
         counts, self._counts = self._counts, None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,29 @@ class BodyMode(enum.IntEnum):
     GRPC = 5
 
 
+class BodyOverride(enum.Enum):
+    """What is asked for instead of the gateway's response body mode, for one answer."""
+
+    STREAM = "every chunk"
+    SKIP = "none of it"
+
+
+class Sample(enum.StrEnum):
+    """Which comparison a request belongs to: the label ``sample`` of every request series."""
+
+    CANARY = "canary"
+    CONTROL = "control"
+    """The stable version's counterpart of the canary, equal to it in number and choice."""
+    BACKGROUND = "background"
+
+
+class Phase(enum.StrEnum):
+    """Whether the endpoint had been at work for a while when it was chosen."""
+
+    WARM = "warm"
+    WARMUP = "warmup"
+
+
 class Reason(enum.StrEnum):
     """Why a request was refused: the closed list used in headers, metrics and logs alike."""
 
@@ -34,6 +57,7 @@ class Reason(enum.StrEnum):
     NO_TARGET = "rejected-no-target"
     BODY_TOO_LARGE = "rejected-body-too-large"
     NO_ENDPOINTS = "rejected-no-endpoints"
+    INTERNAL = "rejected-internal-error"
 
 
 class Ended(enum.StrEnum):
@@ -48,6 +72,31 @@ class Ended(enum.StrEnum):
     UNSEEN = "unseen"
     """The stream closed after the response headers and no chunk was seen. Where the body was
     not asked for, Envoy closes at the true end, whether or not the response broke there."""
+    UNFOLLOWED = "unfollowed"
+    """The picker left the exchange after the request: the response was not to be looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """The ``usage`` of an answer, in tokens."""
+
+    prompt: int = 0
+    output: int = 0
+    cached: int = 0
+    """Of the prompt, those that came from the server's cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTimes:
+    """What a watched answer told about its tokens."""
+
+    gaps_s: tuple[tuple[float, int], ...] = ()
+    """Seconds from one event of a stream to the next, each with how often."""
+    per_token_s: float | None = None
+    """Seconds per output token after the first."""
+    usage: Usage | None = None
+    malformed: bool = False
+    """Whether the body is no answer of a model server."""
 
 
 # --- events: what Envoy sends -------------------------------------------------------------
@@ -118,10 +167,16 @@ class Pick:
     model: str = ""
     target: str = ""
     version: str = ""
+    sample: Sample = Sample.BACKGROUND
+    phase: Phase = Phase.WARM
+    bucket: str = ""
+    """0 to 63 where the version was drawn by a sticky key, else empty."""
+    decision: object | None = None
+    """How the endpoint was chosen, where the question asked to explain."""
     rewrite_back: bool = False
     """Whether the response must name ``model`` where the server wrote ``target``."""
     watch_body: bool = False
-    """Whether the response body is watched for the time to its first token."""
+    """Whether the response body is watched for its tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +200,8 @@ class Refused:
     status: int
     reason: Reason
     message: str
+    retry_after_s: float | None = None
+    """When another try is worth it, for the header Retry-After."""
 
 
 RequestEvent = RequestHeaders | RequestBody | RequestTrailers | Picked | Retargeted | Refused
@@ -163,6 +220,11 @@ class PickEndpoint:
     """None where the endpoint must be chosen before a body is there, or there is none."""
     headers: Mapping[str, str]
     subset: tuple[str, ...] | None = None
+    content: Mapping[str, Any] | None = None
+    """The parsed body, where there is one."""
+    body: bytes = b""
+    explain: bool = False
+    """Whether the answer shall tell what was considered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,9 +274,9 @@ class AnswerRequestTrailers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerResponseHeaders:
-    """Let the response's head pass, and say whether Envoy shall send its body after all."""
+    """Let the response's head pass, and say whether Envoy shall send its body."""
 
-    stream_body: bool = False
+    override: BodyOverride | None = None
     remove_content_length: bool = False
 
 
@@ -246,6 +308,21 @@ class Reject:
     status: int
     reason: Reason
     message: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndStream:
+    """Leave the exchange: the gateway goes on without the picker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstByte:
+    """The server has computed the prompt.
+
+    The first byte of the answer's body is there, or its headers where the body is not watched and
+    is no event stream, whose headers may come before.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +340,8 @@ class Finish:
     first_token_s: float | None = None
     body_asked: bool = False
     """Whether Envoy was to send the response body."""
+    tokens: TokenTimes | None = None
+    """What the watched body told, where it was watched."""
 
 
 Command = (
@@ -277,5 +356,7 @@ Command = (
     | StreamResponseBody
     | AnswerResponseTrailers
     | Reject
+    | EndStream
+    | FirstByte
     | Finish
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import grpc
 import structlog
@@ -12,65 +14,76 @@ from inference_picker import wire
 from inference_picker.errors import PeerProtocolError
 from inference_picker.exchange import DEFAULT_MAX_BODY_BYTES, Exchange
 from inference_picker.messages import (
+    BodyMode,
     ChooseTarget,
+    Ended,
+    EndStream,
     Finish,
+    FirstByte,
     Picked,
     PickEndpoint,
+    Reason,
     Refused,
     Reject,
+    RequestHeaders,
     Retargeted,
     StreamClosed,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from inference_picker.director import Director
     from inference_picker.flights import Flight
-    from inference_picker.messages import Event
+    from inference_picker.gateway import Gateways
+    from inference_picker.messages import Event, Pick
+    from inference_picker.recording import Recorder
+    from inference_picker.sampling import Sampling
 
 _log = structlog.get_logger(__name__)
+
+_FAILED = Refused(
+    status=500, reason=Reason.INTERNAL, message="The endpoint picker failed; see its log."
+)
 
 
 class _Stream:
     """One exchange and what it holds: its flight is landed on every path, once."""
 
-    __slots__ = ("_clock", "_director", "_exchange", "_flight")
+    __slots__ = ("_director", "_exchange", "_flight", "_modes", "_service", "is_over", "queued")
 
-    def __init__(self, director: Director, exchange: Exchange, clock: Callable[[], float]) -> None:
-        self._director = director
-        self._exchange = exchange
-        self._clock = clock
+    def __init__(self, service: ExternalProcessor) -> None:
+        self._service = service
+        self._director = service.director
+        self._exchange = Exchange(max_body_bytes=service.max_body_bytes)
         self._flight: Flight | None = None
+        self._modes = (BodyMode.NONE, BodyMode.NONE)
+        self.is_over = False
+        """Whether the gateway is to go on without the picker."""
+        self.queued: Awaitable[tuple[Pick, Flight] | Refused] | None = None
+        """A pick that is not made yet; `resolve` takes its outcome."""
 
     def take(self, event: Event) -> list[bytes]:
         """The messages for Envoy that an event leads to."""
+        if isinstance(event, RequestHeaders):
+            self._modes = (event.request_body_mode, event.response_body_mode)
+            self._service.gateways.called(*self._modes)
         answers: list[bytes] = []
-        events = [event]
+        events: list[Event] = [event]
+        clock = self._service.clock
         while events:
-            for command in self._exchange.receive(events.pop(), at=self._clock()):
-                match command:
-                    case PickEndpoint():
-                        events.append(self._pick(command))
-                    case ChooseTarget():
-                        found = self._director.retarget(command)
-                        events.append(
-                            found if isinstance(found, Refused) else Retargeted(pick=found)
-                        )
-                    case Finish():
-                        self._finish(command)
-                    case Reject():
-                        self._director.refused(command.reason)
-                        _log.info(
-                            "request refused",
-                            status=command.status,
-                            reason=str(command.reason),
-                            message=command.message,
-                        )
-                        answers.append(wire.encode(command))
-                    case _:
-                        answers.append(wire.encode(command))
+            for command in self._exchange.receive(events.pop(), at=clock()):
+                act = self.ACTIONS.get(type(command))
+                if act is not None and (found := act(self, command)) is not None:
+                    events.append(found)
+                if type(command) in wire.ANSWERS:
+                    answers.append(wire.encode(cast("wire.Answer", command)))
         return answers
+
+    def resolve(self, found: tuple[Pick, Flight] | Refused) -> list[bytes]:
+        """The messages for Envoy once a queued pick has been made."""
+        self.queued = None
+        return self.take(self._picked(found))
 
     def close(self) -> None:
         """Close the books, whatever happened before."""
@@ -80,17 +93,67 @@ class _Stream:
             if self._flight is not None:
                 self._flight.land()
 
-    def _pick(self, question: PickEndpoint) -> Event:
-        found = self._director.pick(question)
+    def _pick(self, question: PickEndpoint) -> Event | None:
+        try:
+            found = self._director.pick(question)
+        except Exception:  # noqa: BLE001 - a scorer may be the user's own
+            # The request must be answered all the same.
+            _log.exception("the scheduler failed")
+            self._service.recorder.metrics.failures.inc(())
+            return _FAILED
+        if isinstance(found, tuple | Refused):
+            return self._picked(found)
+        self.queued = found
+        return None
+
+    def _picked(self, found: tuple[Pick, Flight] | Refused) -> Event:
         if isinstance(found, Refused):
             return found
         pick, self._flight = found
+        if self._service.sampling.watches(pick.sample):
+            pick = replace(pick, watch_body=True)
+        self._service.recorder.picked(pick, self._director.pool)
         return Picked(pick=pick)
 
-    def _finish(self, finish: Finish) -> None:
+    def _retarget(self, question: ChooseTarget) -> Event:
+        found = self._director.retarget(question)
+        return found if isinstance(found, Refused) else Retargeted(pick=found)
+
+    def _first_byte(self, _command: FirstByte) -> None:
         if self._flight is not None:
-            self._flight.land()
+            self._flight.first_byte(self._service.clock())
+
+    def _end(self, _command: EndStream) -> None:
+        self.is_over = True
+
+    def _refused(self, command: Reject) -> None:
+        self._service.recorder.refused(command.reason)
+        _log.info(
+            "request refused",
+            status=command.status,
+            reason=str(command.reason),
+            message=command.message,
+        )
+
+    def _finish(self, finish: Finish) -> None:
+        flight, self._flight = self._flight, None
+        finish = self._service.gateways.corrected(finish, *self._modes)
+        if flight is not None:
+            if finish.ended is Ended.UNFOLLOWED:
+                self._director.unfollowed(flight, finish)
+            else:
+                flight.land()
         self._director.finish(finish)
+        self._service.recorder.finished(finish, self._director.pool)
+
+    ACTIONS: ClassVar[dict[type, Callable[[_Stream, Any], Event | None]]] = {
+        PickEndpoint: _pick,
+        ChooseTarget: _retarget,
+        FirstByte: _first_byte,
+        EndStream: _end,
+        Reject: _refused,
+        Finish: _finish,
+    }
 
 
 class ExternalProcessor:
@@ -100,13 +163,19 @@ class ExternalProcessor:
         self,
         director: Director,
         *,
+        recorder: Recorder,
+        gateways: Gateways,
+        sampling: Sampling,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Serve exchanges with this director."""
-        self._director = director
-        self._max_body_bytes = max_body_bytes
-        self._clock = clock
+        self.director = director
+        self.recorder = recorder
+        self.gateways = gateways
+        self.sampling = sampling
+        self.max_body_bytes = max_body_bytes
+        self.clock = clock
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handler to register at a server: messages stay bytes up to `wire`."""
@@ -118,16 +187,24 @@ class ExternalProcessor:
     async def process(
         self, _requests: object, context: grpc.aio.ServicerContext[bytes, bytes]
     ) -> None:
-        """Run one exchange until Envoy ends its stream."""
-        exchange = Exchange(max_body_bytes=self._max_body_bytes)
-        stream = _Stream(self._director, exchange, self._clock)
+        """Run one exchange until Envoy ends its stream, or there is nothing more to follow."""
+        stream = _Stream(self)
         try:
-            while isinstance(data := await context.read(), bytes):
-                for answer in stream.take(wire.decode(data)):
+            while not stream.is_over and isinstance(data := await context.read(), bytes):
+                answers = stream.take(wire.decode(data))
+                if stream.queued is not None:
+                    answers += stream.resolve(await stream.queued)
+                for answer in answers:
                     await context.write(answer)
         except PeerProtocolError as error:
-            self._director.metrics.protocol_errors.inc()
+            self.recorder.metrics.protocol_errors.inc(())
             _log.warning("the gateway broke the protocol", error=str(error))
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except (asyncio.CancelledError, grpc.aio.UsageError, grpc.aio.AbortError):
+            raise
+        except Exception:
+            self.recorder.metrics.failures.inc(())
+            _log.exception("an exchange failed")
+            raise
         finally:
             stream.close()

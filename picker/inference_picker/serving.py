@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 import structlog
-from aiohttp import web
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as grpc_health
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from prometheus_client.exposition import choose_encoder
 
 from inference_common.kube import Kube
 from inference_picker import wire
@@ -23,8 +21,12 @@ from inference_picker.cluster import ClusterSource
 from inference_picker.director import Director, Settings
 from inference_picker.errors import ConfigError
 from inference_picker.exchange import DEFAULT_MAX_BODY_BYTES
+from inference_picker.gateway import Gateways
 from inference_picker.listing import ModelLister
 from inference_picker.metrics import Metrics, PoolCollector
+from inference_picker.pages import MetricsPage, served_pages
+from inference_picker.recording import Recorder
+from inference_picker.sampling import Sampling
 from inference_picker.servicer import ExternalProcessor
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ _log = structlog.get_logger(__name__)
 READINESS: Final = ("", "readiness", wire.SERVICE, "inference-extension")
 """Health services that turn to NOT_SERVING while draining, as the protocol's peers name them."""
 LIVENESS: Final = "liveness"
+
+DEFAULT_WATCH_SHARE: Final = 0.05
 
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -51,7 +55,11 @@ class Options:
     """``ip:port`` of ext_proc and gRPC health; port 0 lets the system choose."""
     metrics_address: str
     """``ip:port`` of /metrics, /healthz and /readyz."""
+    pool: str = ""
+    """The pool's name, for series and logs."""
     settings: Settings = field(default_factory=Settings)
+    watch_share: float = DEFAULT_WATCH_SHARE
+    """Share of the answers of neither canary nor control whose tokens are watched, 0 to 1."""
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     models_interval_s: float = 2.0
     drain_delay_s: float = 3.0
@@ -67,6 +75,7 @@ class Running:
     port: int
     metrics_port: int
     director: Director
+    metrics: Metrics
     server: grpc.aio.Server
     health: grpc_health.HealthServicer
 
@@ -82,14 +91,18 @@ async def serving(
 ) -> AsyncIterator[Running]:
     """A picker over the source, until the block ends; then every stream is cut."""
     metrics = Metrics()
-    director = Director(
-        source=source,
-        metrics=metrics,
-        settings=options.settings,
-        # Several pickers of one pool must not draw the same targets at the same time.
-        start=secrets.randbits(64),
+    # Several pickers of one pool must not draw the same targets at the same time.
+    start = secrets.randbits(64)
+    director = Director(source=source, metrics=metrics, settings=options.settings, start=start)
+    recorder = Recorder(metrics)
+    metrics.registry.register(
+        PoolCollector(
+            source=source,
+            in_flight=director.flights.counts,
+            labels=recorder.endpoints,
+            name=options.pool,
+        )
     )
-    metrics.registry.register(PoolCollector(source=source, in_flight=director.flights.counts))
     server = grpc.aio.server(
         options=(
             # With it a second picker on the same port would silently take half the streams.
@@ -100,16 +113,34 @@ async def serving(
     )
     health = grpc_health.HealthServicer()
     add_HealthServicer_to_server(health, server)
-    processor = ExternalProcessor(director, max_body_bytes=options.max_body_bytes)
+    processor = ExternalProcessor(
+        director,
+        recorder=recorder,
+        gateways=Gateways(metrics),
+        sampling=Sampling(share=options.watch_share, start=start),
+        max_body_bytes=options.max_body_bytes,
+    )
     server.add_generic_rpc_handlers((processor.handler(),))
     try:
         port = server.add_insecure_port(options.address)
     except RuntimeError as error:
         raise ConfigError(f"--address {options.address}: can't be bound: {error}") from error
-    running = Running(port=port, metrics_port=0, director=director, server=server, health=health)
+    running = Running(
+        port=port,
+        metrics_port=0,
+        director=director,
+        metrics=metrics,
+        server=server,
+        health=health,
+    )
     await health.set(LIVENESS, _SERVING)
     await running.set_ready(ready=is_ready())
-    async with _web_server(options.metrics_address, metrics, is_ready) as metrics_port:
+    page = MetricsPage(director, recorder)
+
+    def why_unready() -> str | None:
+        return None if is_ready() else "pool or pods are not known yet, or draining\n"
+
+    async with served_pages(options.metrics_address, page.show, why_unready) as metrics_port:
         running.metrics_port = metrics_port
         await server.start()
         try:
@@ -189,46 +220,3 @@ async def _report_readiness(running: Running, is_ready: Callable[[], bool]) -> N
             told = ready
             _log.info("readiness", ready=ready)
         await asyncio.sleep(_READY_CHECK_S)
-
-
-@contextlib.asynccontextmanager
-async def _web_server(
-    address: str, metrics: Metrics, is_ready: Callable[[], bool]
-) -> AsyncIterator[int]:
-    """Serve /metrics, /healthz and /readyz; yields the port."""
-
-    async def show_metrics(request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(metrics.registry), headers={"Content-Type": content_type})
-
-    async def healthz(_request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def readyz(_request: web.Request) -> web.Response:
-        if is_ready():
-            return web.Response(text="ok\n")
-        return web.Response(text="pool or pods are not known yet, or draining\n", status=503)
-
-    app = web.Application()
-    app.router.add_get("/metrics", show_metrics)
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/readyz", readyz)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    host, port = split_address(address, flag="--metrics-address")
-    site = web.TCPSite(runner, host, port)
-    try:
-        await site.start()
-        yield int(runner.addresses[0][1])
-    except OSError as error:
-        raise ConfigError(f"--metrics-address {address}: can't be bound: {error}") from error
-    finally:
-        await runner.cleanup()
-
-
-def split_address(address: str, *, flag: str) -> tuple[str, int]:
-    """Host and port of ``host:port``. Raises ConfigError that names the flag."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigError(f"{flag} {address}: expected HOST:PORT, for example 10.0.0.7:9002.")
-    return host.strip("[]"), int(port)

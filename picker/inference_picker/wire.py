@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
@@ -17,6 +18,7 @@ from inference_picker.messages import (
     AnswerResponseHeaders,
     AnswerResponseTrailers,
     BodyMode,
+    BodyOverride,
     Reject,
     RequestBody,
     RequestHeaders,
@@ -48,6 +50,17 @@ DROPPED: Final = ("x-gateway-request-dropped-reason", "x-llm-d-request-dropped-r
 
 _OVERWRITE: Final = pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
+
+def _overriding(override: BodyOverride) -> Any:
+    stream = override is BodyOverride.STREAM
+    return pb.ProcessingMode(
+        response_header_mode=pb.ProcessingMode.SEND,
+        request_body_mode=pb.ProcessingMode.BUFFERED,
+        response_body_mode=pb.ProcessingMode.STREAMED if stream else pb.ProcessingMode.NONE,
+        response_trailer_mode=pb.ProcessingMode.SEND,
+    )
+
+
 Answer = (
     AnswerRequestHeaders
     | AnswerRequestBody
@@ -78,6 +91,11 @@ _PASS_RESPONSE_BODY: Final = pb.ProcessingResponse(
 ).SerializeToString()
 _PASS_RESPONSE_TRAILERS: Final = pb.ProcessingResponse(
     response_trailers=pb.TrailersResponse()
+).SerializeToString()
+
+
+_SKIP_RESPONSE_BODY: Final = pb.ProcessingResponse(
+    response_headers=pb.HeadersResponse(), mode_override=_overriding(BodyOverride.SKIP)
 ).SerializeToString()
 
 
@@ -157,17 +175,16 @@ def _response_body(command: AnswerResponseBody) -> bytes:
 
 
 def _response_headers(command: AnswerResponseHeaders) -> bytes:
-    if not command.stream_body and not command.remove_content_length:
+    if command.override is None and not command.remove_content_length:
         return _PASS_RESPONSE_HEADERS
+    if command.override is BodyOverride.SKIP and not command.remove_content_length:
+        return _SKIP_RESPONSE_BODY
     answer = pb.ProcessingResponse(response_headers=pb.HeadersResponse())
     if command.remove_content_length:
         mutation = answer.response_headers.response.header_mutation
         mutation.remove_headers.append("content-length")
-    if command.stream_body:
-        answer.mode_override.response_header_mode = pb.ProcessingMode.SEND
-        answer.mode_override.request_body_mode = pb.ProcessingMode.BUFFERED
-        answer.mode_override.response_body_mode = pb.ProcessingMode.STREAMED
-        answer.mode_override.response_trailer_mode = pb.ProcessingMode.SEND
+    if command.override is not None:
+        answer.mode_override.CopyFrom(_overriding(command.override))
     return _bytes(answer)
 
 
@@ -220,6 +237,8 @@ def _rejection(command: Reject) -> bytes:
     _set_header(answer.headers, "content-type", "application/json")
     for name in DROPPED:
         _set_header(answer.headers, name, command.reason)
+    if command.retry_after_s is not None:
+        _set_header(answer.headers, "retry-after", str(max(1, ceil(command.retry_after_s))))
     return _bytes(pb.ProcessingResponse(immediate_response=answer))
 
 
@@ -285,3 +304,5 @@ _ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
     AnswerResponseTrailers: lambda _: _PASS_RESPONSE_TRAILERS,
     Reject: _rejection,
 }
+ANSWERS: Final = frozenset(_ENCODERS)
+"""The commands that are messages for Envoy."""

@@ -287,7 +287,7 @@ class Setup:
         """The sum of a series over the label values that are not given."""
         return sum(
             sample.value
-            for family in self.picker.director.metrics.registry.collect()
+            for family in self.picker.metrics.collect()
             for sample in family.samples
             if sample.name == f"inference_picker_{name}" and labels.items() <= sample.labels.items()
         )
@@ -326,7 +326,11 @@ SPLIT = ModelSplit(
 
 @contextlib.asynccontextmanager
 async def running_setup(
-    directory: Path, mode: Mapping[str, Any], settings: Settings | None = None
+    directory: Path,
+    mode: Mapping[str, Any],
+    settings: Settings | None = None,
+    *,
+    watch_share: float = 1.0,
 ) -> AsyncIterator[Setup]:
     async with contextlib.AsyncExitStack() as stack:
         upstreams = [await stack.enter_async_context(upstream_server()) for _ in range(2)]
@@ -347,6 +351,7 @@ async def running_setup(
             address="127.0.0.1:0",
             metrics_address="127.0.0.1:0",
             settings=settings or Settings(),
+            watch_share=watch_share,
             max_body_bytes=4 * 1024 * 1024,
         )
         picker = await stack.enter_async_context(serving(source, options))

@@ -217,7 +217,7 @@ async def test_the_targets_name_stays_where_that_is_wanted(tmp_path: Path) -> No
 
 
 async def test_an_unwatched_answer_is_whole_and_its_end_is_seen(tmp_path: Path) -> None:
-    async with running_setup(tmp_path, RECOMMENDED, Settings(watch_share=0.0)) as setup:
+    async with running_setup(tmp_path, RECOMMENDED, watch_share=0.0) as setup:
         for upstream in setup.upstreams:
             upstream.hold = asyncio.Event()
         client = asyncio.create_task(setup.chat(model="base"))

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference_picker.chunks import CHUNK_LIMIT
 from inference_picker.errors import PeerProtocolError
-from inference_picker.exchange import CHUNK_LIMIT, Exchange, RequestState, ResponseState
+from inference_picker.exchange import Exchange
 from inference_picker.messages import (
     AnswerRequestBody,
     AnswerRequestHeaders,
@@ -19,11 +20,13 @@ from inference_picker.messages import (
     AnswerResponseHeaders,
     AnswerResponseTrailers,
     BodyMode,
+    BodyOverride,
     ChooseTarget,
     Command,
     Ended,
     Event,
     Finish,
+    FirstByte,
     Pick,
     Picked,
     PickEndpoint,
@@ -42,6 +45,8 @@ from inference_picker.messages import (
     StreamRequestBody,
     StreamResponseBody,
 )
+from inference_picker.request_side import RequestSide, RequestState
+from inference_picker.response_side import ResponseSide, ResponseState
 
 BODY = b'{"messages":[],"model":"chat"}'
 REWRITTEN = b'{"messages":[],"model":"chat-v1"}'
@@ -63,6 +68,7 @@ class Owner:
     now: float = 100.0
     questions: list[PickEndpoint | ChooseTarget] = field(default_factory=list)
     finishes: list[Finish] = field(default_factory=list)
+    first_bytes: int = 0
 
     def take(self, event: Event) -> list[Command]:
         """What goes to Envoy because of the event."""
@@ -74,6 +80,8 @@ class Owner:
                 if isinstance(command, PickEndpoint | ChooseTarget):
                     self.questions.append(command)
                     events.append(self._answer(command))
+                elif isinstance(command, FirstByte):
+                    self.first_bytes += 1
                 elif isinstance(command, Finish):
                     self.finishes.append(command)
                 else:
@@ -148,7 +156,14 @@ def test_a_buffered_request_is_picked_at_its_body() -> None:
             replacement=REWRITTEN,
         )
     ]
-    assert owner.questions == [PickEndpoint(model="chat", headers={":method": "POST"})]
+    assert owner.questions == [
+        PickEndpoint(
+            model="chat",
+            headers={":method": "POST"},
+            content={"messages": [], "model": "chat"},
+            body=BODY,
+        )
+    ]
 
 
 def test_a_body_whose_model_stays_is_not_replaced() -> None:
@@ -397,7 +412,7 @@ def test_the_body_is_asked_for_where_the_name_must_be_written_back() -> None:
     owner = forwarded(Owner(watch_body=False))
 
     assert owner.take(ResponseHeaders(headers=OK)) == [
-        AnswerResponseHeaders(stream_body=True, remove_content_length=True)
+        AnswerResponseHeaders(override=BodyOverride.STREAM, remove_content_length=True)
     ]
     assert owner.take(ResponseBody(chunk=EVENT[:15])) == [AnswerResponseBody(replacement=EVENT[:7])]
     assert owner.take(ResponseBody(chunk=EVENT[15:])) == [
@@ -411,7 +426,9 @@ def test_the_body_is_asked_for_where_the_name_must_be_written_back() -> None:
 def test_the_body_is_asked_for_where_the_first_token_is_watched() -> None:
     owner = forwarded(Owner(target="chat", rewrite_back=False))
 
-    assert owner.take(ResponseHeaders(headers=OK)) == [AnswerResponseHeaders(stream_body=True)]
+    assert owner.take(ResponseHeaders(headers=OK)) == [
+        AnswerResponseHeaders(override=BodyOverride.STREAM)
+    ]
     assert owner.take(ResponseBody(chunk=EVENT)) == [AnswerResponseBody()]
 
 
@@ -633,5 +650,5 @@ def test_an_exchange_begins_with_request_headers(event: Event) -> None:
 
 
 def test_the_tables_cover_every_state() -> None:
-    assert set(Exchange.REQUEST_TABLE) == set(RequestState)
-    assert set(Exchange.RESPONSE_TABLE) == set(ResponseState)
+    assert set(RequestSide.TABLE) == set(RequestState)
+    assert set(ResponseSide.TABLE) == set(ResponseState)

@@ -17,6 +17,7 @@ from inference_picker.messages import (
     AnswerResponseHeaders,
     AnswerResponseTrailers,
     BodyMode,
+    BodyOverride,
     Reason,
     Reject,
     RequestBody,
@@ -220,7 +221,7 @@ def test_a_chunk_is_taken_away_by_clearing_it() -> None:
 
 
 def test_asking_for_the_response_body_overrides_the_mode() -> None:
-    command = AnswerResponseHeaders(stream_body=True, remove_content_length=True)
+    command = AnswerResponseHeaders(override=BodyOverride.STREAM, remove_content_length=True)
 
     answer = pb.ProcessingResponse.FromString(wire.encode(command))
 
