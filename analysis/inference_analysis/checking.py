@@ -184,10 +184,11 @@ def _histogram_problems(histogram: HistogramDocument, path: str, width: int) -> 
 
 
 def _prompt_problems(document: CellsDocument) -> list[str]:
-    seen: dict[str, int] = {}
+    seen: dict[tuple[str, str], int] = {}
     problems = []
     for i, prompt in enumerate(document.prompts):
-        if prompt.id in seen:
-            problems.append(f"prompts[{i}].id: {prompt.id!r} is also prompts[{seen[prompt.id]}].id")
-        seen.setdefault(prompt.id, i)
+        key = (prompt.measure, prompt.id)
+        if key in seen:
+            problems.append(f"prompts[{i}].id: {prompt.id!r} is also prompts[{seen[key]}].id")
+        seen.setdefault(key, i)
     return problems

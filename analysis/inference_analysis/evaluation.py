@@ -25,6 +25,7 @@ from inference_analysis.gross_harm import (
 from inference_analysis.latencies import mean_effects
 from inference_analysis.ledgers import stand as stand_in
 from inference_analysis.policies import Statistic, default_gates
+from inference_analysis.quality import topic_differences, worst_prompts
 from inference_analysis.verdicts import decide
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from inference_analysis.ledgers import Ledger, LookRequest, Stand
     from inference_analysis.observations import Histogram, Observations
     from inference_analysis.policies import Policy
+    from inference_analysis.quality import TopicDifference, WorstPrompt
     from inference_analysis.verdicts import Decision, GateResult
 
 
@@ -49,6 +51,9 @@ class Evaluation:
     policy: Policy
     observations: Observations
     """What the look saw."""
+    worst_prompts: tuple[WorstPrompt, ...] = ()
+    """Of the measures that a gate compares."""
+    topics: tuple[TopicDifference, ...] = ()
 
 
 def evaluate(
@@ -88,6 +93,8 @@ def evaluate(
     results = tuple(gate_result(gate, context, edges) for gate in policy.gates)
     gross = tuple(_gross(context))
     decision = decide(results, gross, findings, stand, policy)
+    compared = {gate.metric for gate in policy.gates if gate.statistic is Statistic.SCORE}
+    gated = [prompt for prompt in observations.prompts if prompt.measure in compared]
     return Evaluation(
         decision=decision,
         results=results,
@@ -97,6 +104,8 @@ def evaluate(
         ledger=stand.booked(decision.verdict, edges),
         policy=policy,
         observations=observations,
+        worst_prompts=worst_prompts(gated),
+        topics=topic_differences(gated),
     )
 
 
@@ -107,7 +116,7 @@ def _with_gates(policy: Policy, observations: Observations) -> Policy:
         gates = default_gates(
             frozenset(known),
             requests=observations.requests is not None,
-            prompts=bool(observations.prompts),
+            measures=observations.measures,
         )
         if not gates:
             found = ", ".join(sorted(known)) or "no histogram"
@@ -121,12 +130,13 @@ def _with_gates(policy: Policy, observations: Observations) -> Policy:
             Statistic.MEAN: gate.metric in known,
             Statistic.TAIL: gate.metric in known,
             Statistic.RATE: observations.requests is not None,
-            Statistic.SCORE: bool(observations.prompts),
+            Statistic.SCORE: gate.metric in observations.measures,
         }[gate.statistic]
         if not have:
             raise InputError(
                 f"policy.gates[{number}]: no data for {gate.name} (found "
-                f"{', '.join(sorted(known)) or 'no histogram'}). Collect it, or drop the gate"
+                f"{', '.join(sorted(known | observations.measures)) or 'no histogram'}). "
+                "Collect it, or drop the gate"
             )
     return policy
 

@@ -20,7 +20,7 @@ from inference_analysis.latencies import (
 )
 from inference_analysis.planning import need_of_data, need_of_pods
 from inference_analysis.policies import Statistic
-from inference_analysis.quality import compare_quality
+from inference_analysis.quality import QualityComparison, compare_quality, need_of_prompts
 from inference_analysis.verdicts import GateResult, Outcome, judge
 
 if TYPE_CHECKING:
@@ -211,9 +211,10 @@ def _error_gate(gate: Gate, context: Context) -> GateResult:
 
 
 def _quality_gate(gate: Gate, context: Context) -> GateResult:
-    comparison = compare_quality(context.observations.prompts)
+    prompts = [p for p in context.observations.prompts if p.measure == gate.metric]
+    comparison = compare_quality(prompts)
     if comparison is None:
-        return _no_data(gate, f"{gate.name}: fewer than ten prompts")
+        return _no_data(gate, f"{gate.name}: {len(prompts)} prompts; ten are needed")
     margins = (gate.margin, gate.margin * context.policy.step_factor, gate.harm_margin)
     result = judge(gate, comparison, context.stand, context.policy, margins=margins)
     return _explained(result, context)
@@ -236,7 +237,9 @@ def _explained(result: GateResult, context: Context) -> GateResult:
             f"{result.fail_level:.2g})"
         )
         return replace(result, reason=reason)
-    if isinstance(comparison, TComparison) and comparison.unit == "pod":
+    if isinstance(comparison, QualityComparison):
+        need = need_of_prompts(comparison, result.margin, context.stand.pass_level)
+    elif isinstance(comparison, TComparison) and comparison.unit == "pod":
         need = need_of_pods(comparison, result.margin, context.stand.pass_level)
     else:
         assert isinstance(comparison, TComparison | RateComparison)  # noqa: S101 - all there are

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+
+
+QUALITY: Final = "quality"
+"""The measure of prompts that do not name one: how good the answer is."""
+JUDGE: Final = "judge"
+"""The measure of a pairwise judge: the canary's share of wins, stable's being one half."""
 
 
 class Arm(StrEnum):
@@ -71,6 +77,14 @@ class Prompt:
     stable: tuple[float, ...]
     topic: str = ""
     weight: float = 1.0
+    measure: str = QUALITY
+    """What was scored; a gate compares the prompts of its metric's name."""
+    text: str = ""
+    """The question, to be shown, as are the answers and why they got their scores."""
+    canary_answer: str = ""
+    stable_answer: str = ""
+    canary_reason: str = ""
+    stable_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +114,11 @@ class Observations:
     def canary(self) -> BoolArray:
         """(P,) which pods are the canary's."""
         return np.array([pod.arm is Arm.CANARY for pod in self.pods], dtype=np.bool_)
+
+    @property
+    def measures(self) -> frozenset[str]:
+        """What the prompts were scored on."""
+        return frozenset(prompt.measure for prompt in self.prompts)
 
     @property
     def end_s(self) -> float:

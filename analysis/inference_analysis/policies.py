@@ -7,6 +7,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from inference_analysis.observations import JUDGE, QUALITY
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -132,7 +134,9 @@ class Policy:
         return (self.family_alpha - self.primary_alpha) / same
 
 
-def default_gates(histograms: frozenset[str], *, requests: bool, prompts: bool) -> tuple[Gate, ...]:
+def default_gates(
+    histograms: frozenset[str], *, requests: bool, measures: frozenset[str]
+) -> tuple[Gate, ...]:
     """The gates for the metrics at hand.
 
     Three primary ones, and quality where prompts were sent: what must be shown for a PASS. The
@@ -143,7 +147,8 @@ def default_gates(histograms: frozenset[str], *, requests: bool, prompts: bool) 
         ("tpot", Statistic.MEAN, Role.PRIMARY, "tpot" in histograms),
         ("itl", Statistic.MEAN, Role.PRIMARY, "itl" in histograms and "tpot" not in histograms),
         ("errors", Statistic.RATE, Role.PRIMARY, requests),
-        ("quality", Statistic.SCORE, Role.PRIMARY, prompts),
+        (QUALITY, Statistic.SCORE, Role.PRIMARY, QUALITY in measures),
+        (JUDGE, Statistic.SCORE, Role.PRIMARY, JUDGE in measures),
         ("e2e", Statistic.MEAN, Role.SECONDARY, "e2e" in histograms),
         ("ttft", Statistic.TAIL, Role.SECONDARY, "ttft" in histograms),
     ]

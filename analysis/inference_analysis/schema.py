@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from inference_analysis.ledgers import LookKind
-from inference_analysis.observations import Arm
+from inference_analysis.observations import QUALITY, Arm
 from inference_analysis.policies import Mode, Role, Statistic
 
 SCHEMA: Final = "inference-rollouts.io/analysis-cells/v1"
@@ -68,8 +68,14 @@ class PromptDocument(_Model):
     id: Annotated[str, Field(min_length=1)]
     topic: str = ""
     weight: Positive = 1.0
+    measure: Annotated[str, Field(min_length=1)] = QUALITY
     canary: Annotated[list[Share], Field(min_length=1)]
     stable: Annotated[list[Share], Field(min_length=1)]
+    text: str = ""
+    canary_answer: str = ""
+    stable_answer: str = ""
+    canary_reason: str = ""
+    stable_reason: str = ""
 
 
 class GateDocument(_Model):

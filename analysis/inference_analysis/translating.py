@@ -73,6 +73,12 @@ def observations(document: CellsDocument) -> Observations:
                 stable=tuple(p.stable),
                 topic=p.topic,
                 weight=p.weight,
+                measure=p.measure,
+                text=p.text,
+                canary_answer=p.canary_answer,
+                stable_answer=p.stable_answer,
+                canary_reason=p.canary_reason,
+                stable_reason=p.stable_reason,
             )
             for p in document.prompts
         ),

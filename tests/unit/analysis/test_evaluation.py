@@ -267,3 +267,19 @@ def test_play_stops_at_the_first_failure() -> None:
     run = play(replace(FLEET, slowdown={"ttft": 3.0}), POLICY, Plan(), np.random.default_rng(1))
     assert run.failed_at == 1
     assert len(run.evaluations) == 1
+
+
+def test_a_gate_on_answers_compares_the_prompts_of_its_measure_alone() -> None:
+    good = observed(replace(FLEET, prompts=300))
+    bad = observed(replace(FLEET, prompts=300, quality_loss=0.2))
+    data = replace(
+        good, prompts=(*good.prompts, *(replace(p, measure="judge") for p in bad.prompts))
+    )
+    found = once(data, Policy())
+    scored = [r for r in found.results if r.gate.statistic is Statistic.SCORE]
+    assert {r.gate.name: r.outcome for r in scored} == {
+        "quality/score": Outcome.PROVED,
+        "judge/score": Outcome.FAIL,
+    }
+    assert {worst.measure for worst in found.worst_prompts} == {"judge"}
+    assert [topic.prompts for topic in found.topics] == [300, 300]
