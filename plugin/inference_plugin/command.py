@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from inference_plugin.explain.command import explain
 from inference_plugin.lint.command import lint
 
 app = typer.Typer(help="The traffic-router plugin of Argo Rollouts.", no_args_is_help=True)
+app.command()(explain)
 app.command()(lint)
 
 

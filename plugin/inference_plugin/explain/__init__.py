@@ -1,0 +1,1 @@
+"""``inference-rollouts plugin explain``: what the server would do about a live Rollout, and why."""
