@@ -160,11 +160,16 @@ def result_units(result: GateResult) -> int:
     return 0 if result.comparison is None else result.comparison.n_canary
 
 
-def document(evaluation: Evaluation, rollout: RolloutDocument) -> dict[str, Any]:
-    """The verdict as JSON values."""
+def document(
+    evaluation: Evaluation, rollout: RolloutDocument, *, with_figures: bool = False
+) -> dict[str, Any]:
+    """The verdict as JSON values; ``with_figures`` adds what the HTML report draws."""
     decision, stand = evaluation.decision, evaluation.stand
     observations = evaluation.observations
-    return {
+    found = {
+        "next": _next(evaluation),
+        "worstPrompts": _worst_prompts(evaluation),
+        "topics": _topics(evaluation),
         "schema": SCHEMA,
         "rollout": rollout.model_dump(mode="json", by_alias=True),
         "verdict": decision.verdict.value,
@@ -183,7 +188,7 @@ def document(evaluation: Evaluation, rollout: RolloutDocument) -> dict[str, Any]
             "mayPass": stand.may_pass,
             "passLevel": stand.pass_level,
         },
-        "gates": [_gate(result) for result in evaluation.results],
+        "gates": [_gate(result, evaluation) for result in evaluation.results],
         "grossHarm": [
             {
                 "check": check.check,
@@ -208,9 +213,47 @@ def document(evaluation: Evaluation, rollout: RolloutDocument) -> dict[str, Any]
         },
         "ledger": ledger_document(evaluation.ledger),
     }
+    if with_figures:
+        from inference_analysis.figures import figures  # noqa: PLC0415 - five lines need none
+
+        found["figures"] = figures(evaluation)
+    plain: dict[str, Any] = _plain(found)
+    return plain
 
 
-def _gate(result: GateResult) -> dict[str, Any]:
+def _worst_prompts(evaluation: Evaluation) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": p.id,
+            "measure": p.measure,
+            "topic": p.topic,
+            "weight": p.weight,
+            "canary": p.canary_score,
+            "stable": p.stable_score,
+            "text": p.text,
+            "canaryAnswer": p.canary_answer,
+            "stableAnswer": p.stable_answer,
+            "canaryReason": p.canary_reason,
+            "stableReason": p.stable_reason,
+        }
+        for p in evaluation.worst_prompts
+    ]
+
+
+def _topics(evaluation: Evaluation) -> list[dict[str, Any]]:
+    return [
+        {
+            "measure": t.measure,
+            "topic": t.topic,
+            "prompts": t.prompts,
+            "loss": t.loss,
+            "standardError": t.standard_error,
+        }
+        for t in evaluation.topics
+    ]
+
+
+def _gate(result: GateResult, evaluation: Evaluation) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": result.gate.name,
         "metric": result.gate.metric,
@@ -251,6 +294,8 @@ def _gate(result: GateResult) -> dict[str, Any]:
             "canaryPods": result.need.canary_pods,
             "stablePods": result.need.stable_pods,
         }
+        if result.outcome in _OPEN:
+            found["needText"] = _need(result, evaluation)
     return found
 
 
