@@ -1,0 +1,180 @@
+"""Which version of a pool's pods a request goes to, and to which comparison it belongs.
+
+A request is a point in [0, 1): of its user, where it tells one, else the next of an even sequence.
+The canary has the low end of that range and its control arm, equal in size, the high end, so that
+a rising share only ever moves users from stable to canary. The control arm is served by as many
+stable pods as the canary has, and these serve nothing else while the others have room: measured
+against the whole of a larger pool an identical canary looks several times slower, because fewer
+pods even out less (queueing) and share one prefix cache less.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from inference_picker.messages import Sample
+from inference_picker.splits import EvenSequence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from inference_common.shares import PoolShares
+    from inference_picker.pool import Endpoint
+
+BUCKETS: Final = 64
+"""Sticky users are the unit of comparison; so many groups of them are told apart."""
+
+KEY_HEADERS: Final = (
+    "x-session-id",
+    "x-session-token",
+    "x-llm-d-inference-fairness-id",
+    "x-gateway-inference-fairness-id",
+)
+KEY_FIELDS: Final = ("prompt_cache_key", "safety_identifier", "user")
+"""Of an OpenAI request body."""
+
+_RANGE: Final = 1 << 64
+_REDRAW_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Division:
+    """Where one request may go.
+
+    ``bucket`` is 0 to 63 for a sticky one, else empty. ``wanted`` is the version that was drawn;
+    the endpoints are of another one, stable, where that had no room. Without endpoints the request
+    must be refused.
+    """
+
+    endpoints: tuple[Endpoint, ...]
+    version: str
+    wanted: str
+    sample: Sample
+    bucket: str = ""
+
+
+class Divider:
+    """Draws versions. Only the even sequence is state: restarts change no user's version."""
+
+    def __init__(self, start: int = 0) -> None:
+        """``start`` is where the even sequence begins; pickers of one pool differ in it."""
+        self._sequence = EvenSequence(start)
+
+    def divide(
+        self,
+        shares: PoolShares,
+        endpoints: Sequence[Endpoint],
+        *,
+        key: str | None,
+        now_s: float,
+        is_full: Callable[[Endpoint], bool],
+    ) -> Division:
+        """The version for one request, and the endpoints of it that may serve it.
+
+        ``key`` tells the user, where one is known; ``now_s`` is the wall clock, from which all
+        pickers of a pool draw the same control pods; ``is_full`` says that an endpoint can take no
+        more, which keeps a small canary from being overrun.
+        """
+        by_version: dict[str, list[Endpoint]] = {}
+        for endpoint in endpoints:
+            by_version.setdefault(endpoint.version, []).append(endpoint)
+        point, bucket = self._place(key, _salt(shares))
+        wanted, canary_share = _drawn(shares, point)
+        if wanted != shares.stable:
+            own = by_version.get(wanted, [])
+            if any(not is_full(endpoint) for endpoint in own):
+                return Division(
+                    endpoints=tuple(own),
+                    version=wanted,
+                    wanted=wanted,
+                    sample=Sample.CANARY,
+                    bucket=bucket,
+                )
+        stable = by_version.get(shares.stable, [])
+        canaries = {
+            endpoint.pod or endpoint.address
+            for version, found in by_version.items()
+            if version != shares.stable and shares.weights.get(version, 0)
+            for endpoint in found
+        }
+        control = control_endpoints(stable, len(canaries) if canary_share else 0, now_s)
+        matched = min(canary_share, 1 - canary_share)
+        if wanted == shares.stable and control and point >= 1 - matched:
+            sample, chosen = Sample.CONTROL, control
+        else:
+            rest = [endpoint for endpoint in stable if endpoint not in control]
+            has_room = any(not is_full(endpoint) for endpoint in rest)
+            sample, chosen = Sample.BACKGROUND, rest if has_room else stable
+        return Division(
+            endpoints=tuple(chosen),
+            version=shares.stable,
+            wanted=wanted,
+            sample=sample,
+            bucket=bucket,
+        )
+
+    def _place(self, key: str | None, salt: str) -> tuple[float, str]:
+        if key is None:
+            return self._sequence.next() / _RANGE, ""
+        text = key.encode("utf-8", "surrogatepass")
+        found = hashlib.blake2b(text, digest_size=16, key=salt_of(salt)).digest()
+        # Two independent parts of the hash: buckets are spread evenly over each arm.
+        point = int.from_bytes(found[:8]) / _RANGE
+        return point, str(int.from_bytes(found[8:]) % BUCKETS)
+
+
+def control_endpoints(stable: Sequence[Endpoint], pods: int, now_s: float) -> list[Endpoint]:
+    """The stable endpoints of so many pods, drawn anew every five minutes; none for 0 pods.
+
+    Every picker draws the same ones. Where stable has no more pods than that, all of them.
+    """
+    period = int(now_s // _REDRAW_S)
+
+    def rank(pod: str) -> bytes:
+        return hashlib.blake2b(f"{period}/{pod}".encode(), digest_size=8).digest()
+
+    names = sorted({endpoint.pod or endpoint.address for endpoint in stable}, key=rank)
+    drawn = set(names[:pods])
+    return [endpoint for endpoint in stable if (endpoint.pod or endpoint.address) in drawn]
+
+
+def key_of(headers: Mapping[str, str], content: Mapping[str, Any] | None) -> str | None:
+    """What tells the user or session of a request: a header, else a field of the body."""
+    for name in KEY_HEADERS:
+        if headers.get(name):
+            return headers[name]
+    for name in KEY_FIELDS:
+        found = (content or {}).get(name)
+        if isinstance(found, str) and found:
+            return found
+    return None
+
+
+def salt_of(text: str) -> bytes:
+    """A key for the hash, at most 64 bytes."""
+    return hashlib.blake2b(text.encode(), digest_size=32).digest()
+
+
+def _salt(shares: PoolShares) -> str:
+    """The same through all steps of one release, another for the next: other users go first."""
+    others = sorted(version for version in shares.weights if version != shares.stable)
+    return "/".join((shares.rollout, *others))
+
+
+def _drawn(shares: PoolShares, point: float) -> tuple[str, float]:
+    """The version at this point, and the share of all that are not stable."""
+    others = sorted(
+        version for version, weight in shares.weights.items() if weight and version != shares.stable
+    )
+    bound = 0.0
+    drawn = None
+    for version in others:
+        bound += shares.share(version)
+        if drawn is None and point < bound:
+            drawn = version
+    if drawn is None:
+        # With nothing left for stable only rounding leads here.
+        drawn = shares.stable if shares.weights.get(shares.stable, 0) else others[-1]
+    return drawn, bound

@@ -1,0 +1,231 @@
+"""Versions inside one pool: exact shares, sticky users, a matched control arm."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference_common.shares import PoolShares
+from inference_picker.messages import Sample
+from inference_picker.pool import Endpoint
+from inference_picker.versions import BUCKETS, Divider, Division, control_endpoints, key_of
+
+NOW_S = 1_000_000.0
+
+
+def shares(canary: int, of: int = 100, **more: int) -> PoolShares:
+    return PoolShares(
+        rollout="llm/chat",
+        uid="u",
+        counter=1,
+        stable="h1",
+        weights={"h1": of - canary - sum(more.values()), "h2": canary, **more},
+    )
+
+
+def pods(stable: int = 7, canary: int = 1) -> list[Endpoint]:
+    return [
+        Endpoint(address=f"127.0.{at}.{number}:8000", pod=f"{version}-{number}", version=version)
+        for at, (version, count) in enumerate((("h1", stable), ("h2", canary)))
+        for number in range(count)
+    ]
+
+
+def divide(
+    divider: Divider,
+    canary: int,
+    endpoints: list[Endpoint] | None = None,
+    *,
+    key: str | None = None,
+    now_s: float = NOW_S,
+    full: frozenset[str] = frozenset(),
+) -> Division:
+    return divider.divide(
+        shares(canary),
+        pods() if endpoints is None else endpoints,
+        key=key,
+        now_s=now_s,
+        is_full=lambda endpoint: endpoint.pod in full,
+    )
+
+
+@pytest.mark.parametrize("start", [0, 1 << 63, 12345])
+@pytest.mark.parametrize("canary", [1, 5, 25, 50, 95])
+def test_the_share_of_2000_requests_is_within_a_third_of_a_point(canary: int, start: int) -> None:
+    divider = Divider(start)
+    drawn = Counter(divide(divider, canary).version for _ in range(2000))
+    assert drawn["h2"] / 2000 == pytest.approx(canary / 100, abs=0.003)
+
+
+def test_the_control_arm_gets_as_many_requests_as_the_canary() -> None:
+    divider = Divider()
+    samples = Counter(divide(divider, 10).sample for _ in range(2000))
+    assert samples[Sample.CONTROL] == pytest.approx(samples[Sample.CANARY], abs=6)
+    assert samples[Sample.BACKGROUND] == pytest.approx(1600, abs=12)
+
+
+def test_a_canary_with_most_of_the_traffic_is_compared_with_all_that_is_left() -> None:
+    divider = Divider()
+    samples = Counter(divide(divider, 80).sample for _ in range(2000))
+    assert samples[Sample.BACKGROUND] == 0
+    assert samples[Sample.CONTROL] == pytest.approx(400, abs=6)
+
+
+@given(st.text(), st.integers(0, 99), st.integers(0, 99))
+def test_a_rising_share_moves_users_one_way_only(key: str, one: int, other: int) -> None:
+    low, high = sorted((one, other))
+    first, second = (divide(Divider(), share, key=key) for share in (low, high))
+    assert second.version == "h2" or first.version == "h1"
+    assert first.bucket == second.bucket
+    assert 0 <= int(first.bucket) < BUCKETS
+
+
+def test_users_are_sticky_across_pickers_and_restarts() -> None:
+    keys = [f"user-{number}" for number in range(200)]
+    one, other = ([divide(Divider(start), 30, key=key).version for key in keys] for start in (0, 7))
+    assert one == other
+
+
+def test_users_and_buckets_are_spread_as_the_share_says() -> None:
+    found = [divide(Divider(), 25, key=f"user-{number}") for number in range(8000)]
+    canary = [each for each in found if each.sample is Sample.CANARY]
+    control = [each for each in found if each.sample is Sample.CONTROL]
+    # Binomial with p = .25: the standard deviation of 8,000 draws is half a point.
+    assert len(canary) / 8000 == pytest.approx(0.25, abs=0.02)
+    assert len(control) / 8000 == pytest.approx(0.25, abs=0.02)
+    assert len({each.bucket for each in canary}) == BUCKETS
+    assert len({each.bucket for each in control}) == BUCKETS
+
+
+def test_another_release_goes_to_other_users_first() -> None:
+    keys = [f"user-{number}" for number in range(2000)]
+
+    def early(canary: str) -> set[str]:
+        wanted = PoolShares(
+            rollout="llm/chat", uid="u", counter=1, stable="h1", weights={"h1": 90, canary: 10}
+        )
+        return {
+            key
+            for key in keys
+            if Divider()
+            .divide(wanted, pods(), key=key, now_s=NOW_S, is_full=lambda _: False)
+            .wanted
+            != "h1"
+        }
+
+    first, second = early("h2"), early("h3")
+    # By chance a tenth of the first ones are among the second.
+    assert len(first & second) < len(first) / 3
+
+
+def test_control_requests_have_pods_of_their_own_as_many_as_the_canary_has() -> None:
+    divider = Divider()
+    found = [divide(divider, 10, pods(6, 2)) for _ in range(500)]
+    control = {each.pod for one in found if one.sample is Sample.CONTROL for each in one.endpoints}
+    rest = {each.pod for one in found if one.sample is Sample.BACKGROUND for each in one.endpoints}
+    assert (len(control), len(rest)) == (2, 4)
+    assert not control & rest
+
+
+def test_background_requests_use_the_control_pods_before_they_overrun_the_others() -> None:
+    endpoints = pods(4, 1)
+    [control] = control_endpoints(endpoints[:4], 1, NOW_S)
+    full = frozenset(each.pod for each in endpoints[:4] if each != control)
+    divider = Divider()
+    found = [divide(divider, 10, endpoints, full=full) for _ in range(50)]
+    background = [each for each in found if each.sample is Sample.BACKGROUND]
+    assert all(control in each.endpoints for each in background)
+
+
+def test_the_control_pods_are_drawn_anew_every_five_minutes_by_all_pickers_alike() -> None:
+    stable = pods(8, 0)
+    drawn = [control_endpoints(stable, 2, NOW_S + 300 * turn) for turn in range(20)]
+    assert control_endpoints(list(reversed(stable)), 2, NOW_S) == list(reversed(drawn[0]))
+    assert len({each.pod for turn in drawn for each in turn}) > 4
+    assert control_endpoints(stable, 2, NOW_S - NOW_S % 300 + 299) == drawn[0]
+
+
+def test_every_port_of_a_control_pod_is_of_the_control_arm() -> None:
+    stable = [
+        Endpoint(address=f"127.0.0.{pod}:{port}", pod=f"p{pod}", version="h1")
+        for pod in range(3)
+        for port in (8000, 8001)
+    ]
+    assert (
+        Counter(each.pod for each in control_endpoints(stable, 1, NOW_S)).most_common(1)[0][1] == 2
+    )
+
+
+@pytest.mark.parametrize("canary", [pods(3, 0), pods(3, 1)], ids=["gone", "full"])
+def test_what_a_canary_can_not_take_goes_to_stable_and_is_told(canary: list[Endpoint]) -> None:
+    divider = Divider()
+    found = [divide(divider, 50, canary, full=frozenset({"h2-0"})) for _ in range(20)]
+    assert {each.version for each in found} == {"h1"}
+    assert {each.wanted for each in found} == {"h1", "h2"}
+    assert all(each.endpoints for each in found)
+
+
+def test_without_stable_pods_its_requests_go_nowhere() -> None:
+    divider = Divider()
+    found = [divide(divider, 10, pods(0, 2)) for _ in range(200)]
+    served = [each for each in found if each.endpoints]
+    assert {each.version for each in served} == {"h2"}
+    assert len(served) / 200 == pytest.approx(0.1, abs=0.02)
+
+
+def test_a_version_that_is_not_listed_gets_nothing() -> None:
+    stray = Endpoint(address="127.0.9.9:8000", pod="h9-0", version="h9")
+    divider = Divider()
+    assert not any(stray in divide(divider, 50, [*pods(), stray]).endpoints for _ in range(100))
+
+
+def test_without_a_canary_share_there_is_no_control_arm() -> None:
+    divider = Divider()
+    found = [divide(divider, 0) for _ in range(50)]
+    assert {(each.sample, len(each.endpoints)) for each in found} == {(Sample.BACKGROUND, 7)}
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.integers(0, 100), min_size=1).filter(
+        lambda weights: any(weights.values())
+    ),
+    st.lists(st.sampled_from("abcde"), max_size=12),
+    st.lists(st.none() | st.text(max_size=4), min_size=1, max_size=20),
+    st.sets(st.integers(0, 11)),
+)
+def test_no_request_goes_to_a_version_without_a_share(
+    weights: dict[str, int], versions: list[str], keys: list[str | None], full: set[int]
+) -> None:
+    wanted = PoolShares(rollout="n/r", uid="u", counter=0, stable="a", weights=weights)
+    endpoints = [
+        Endpoint(address=f"127.0.0.{at}:80", pod=str(at), version=version)
+        for at, version in enumerate(versions)
+    ]
+    divider = Divider()
+    for key in keys:
+        found = divider.divide(
+            wanted, endpoints, key=key, now_s=NOW_S, is_full=lambda each: int(each.pod) in full
+        )
+        assert {each.version for each in found.endpoints} <= {found.version}
+        assert found.version == "a" or weights.get(found.version, 0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "expected"),
+    [
+        ({"x-session-id": "s"}, {"user": "u"}, "s"),
+        ({"x-llm-d-inference-fairness-id": "f"}, None, "f"),
+        ({"x-session-id": ""}, {"user": "u"}, "u"),
+        ({}, {"user": 3}, None),
+        ({}, {"prompt_cache_key": "c", "user": "u"}, "c"),
+        ({}, None, None),
+    ],
+    ids=["header", "fairness", "empty", "no-text", "order", "none"],
+)
+def test_a_user_is_told_by_header_or_body(
+    headers: dict[str, str], content: dict[str, object] | None, expected: str | None
+) -> None:
+    assert key_of(headers, content) == expected
