@@ -11,7 +11,7 @@ import structlog
 from inference_common.errors import KubeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 
     from inference_common.kube import Kube, Resource
 
@@ -56,11 +56,12 @@ class WatchCache:
         label_selector: str | None = None,
         field_selector: str | None = None,
         reduce: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        index: Callable[[dict[str, Any]], Iterable[Hashable]] | None = None,
     ) -> None:
         """Describe what is watched; nothing runs before ``start``.
 
         ``reduce`` gives the part of an object that is kept; it must keep the metadata's name,
-        namespace and resourceVersion.
+        namespace and resourceVersion. ``index`` gives the keys under which ``filed`` finds it.
         """
         self.resource = resource
         self._kube = kube
@@ -68,7 +69,10 @@ class WatchCache:
         self._label_selector = label_selector
         self._field_selector = field_selector
         self._reduce = reduce
-        self._objects: dict[tuple[str, str], dict[str, Any]] = {}
+        self._index = index
+        # By namespace, so that who looks through one does not look through all.
+        self._objects: dict[str, dict[str, dict[str, Any]]] = {}
+        self._filed: dict[Hashable, dict[tuple[str, str], dict[str, Any]]] = {}
         self._deleted: dict[tuple[str, str], int] = {}
         self._subscribers: list[Subscriber] = []
         self._changed: set[asyncio.Event] = set()
@@ -107,16 +111,22 @@ class WatchCache:
 
     def get(self, name: str, namespace: str = "") -> dict[str, Any] | None:
         """The object, or None."""
-        return self._objects.get((namespace, name))
+        return self._objects.get(namespace, {}).get(name)
 
     def items(self, namespace: str | None = None) -> Iterator[dict[str, Any]]:
         """All objects, or those of one namespace, as of now."""
-        for (where, _), obj in list(self._objects.items()):
-            if namespace is None or where == namespace:
-                yield obj
+        if namespace is not None:
+            yield from list(self._objects.get(namespace, {}).values())
+            return
+        for objects in list(self._objects.values()):
+            yield from list(objects.values())
+
+    def filed(self, key: Hashable) -> Collection[dict[str, Any]]:
+        """The objects that the index files under this key, as of now; not to be kept."""
+        return self._filed.get(key, {}).values()
 
     def __len__(self) -> int:
-        return len(self._objects)
+        return sum(map(len, self._objects.values()))
 
     def subscribe(self, callback: Subscriber) -> None:
         """Call ``callback(type, object)`` on each ADDED, MODIFIED and DELETED, in order."""
@@ -129,25 +139,25 @@ class WatchCache:
         if self._reduce is not None:
             obj = self._reduce(obj)
         key = key_of(obj)
-        known = self._objects.get(key)
+        known = self._known(key)
         version = version_of(obj)
         if known is None:
             if version <= self._deleted.get(key, -1):
                 return
             self._deleted.pop(key, None)
-            self._objects[key] = obj
+            self._store(key, obj)
             self._notify("ADDED", obj)
         elif version > version_of(known):
-            self._objects[key] = obj
+            self._store(key, obj)
             self._notify("MODIFIED", obj)
 
     def drop(self, obj: dict[str, Any]) -> None:
         """Take in a deletion, unless the object is already known in a newer version."""
         key = key_of(obj)
-        known = self._objects.get(key)
+        known = self._known(key)
         if known is None or version_of(known) > version_of(obj):
             return
-        del self._objects[key]
+        self._remove(key)
         # Remembered so that a late answer to an older write does not bring the object back.
         self._deleted[key] = version_of(obj)
         self._notify("DELETED", obj)
@@ -169,6 +179,35 @@ class WatchCache:
                     await event.wait()
         finally:
             self._changed.discard(event)
+
+    def _known(self, key: tuple[str, str]) -> dict[str, Any] | None:
+        return self._objects.get(key[0], {}).get(key[1])
+
+    def _store(self, key: tuple[str, str], obj: dict[str, Any]) -> None:
+        known = self._known(key)
+        self._objects.setdefault(key[0], {})[key[1]] = obj
+        if self._index is None:
+            return
+        wanted = set(self._index(obj))
+        if known is not None:
+            self._unfile(key, set(self._index(known)) - wanted)
+        for each in wanted:
+            self._filed.setdefault(each, {})[key] = obj
+
+    def _remove(self, key: tuple[str, str]) -> None:
+        space = self._objects[key[0]]
+        known = space.pop(key[1])
+        if not space:
+            del self._objects[key[0]]
+        if self._index is not None:
+            self._unfile(key, set(self._index(known)))
+
+    def _unfile(self, key: tuple[str, str], keys: Iterable[Hashable]) -> None:
+        for each in keys:
+            filed = self._filed[each]
+            del filed[key]
+            if not filed:
+                del self._filed[each]
 
     def _notify(self, kind: str, obj: dict[str, Any]) -> None:
         for event in self._changed:
@@ -222,10 +261,11 @@ class WatchCache:
         version: str = found["metadata"]["resourceVersion"]
         items = found.get("items") or []
         present = {key_of(obj) for obj in items}
-        for key, known in list(self._objects.items()):
+        for known in self.items():
             # A later put may be newer than this list: only what the list could know is dropped.
+            key = key_of(known)
             if key not in present and version_of(known) <= int(version):
-                del self._objects[key]
+                self._remove(key)
                 self._deleted[key] = int(version)
                 self._notify("DELETED", known)
         for obj in items:

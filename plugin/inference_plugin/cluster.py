@@ -30,6 +30,7 @@ from inference_common.kube import (
     Resource,
 )
 from inference_common.names import FIELD_MANAGER, HASH_LABEL, SHARES_ANNOTATION
+from inference_common.pods import is_member
 from inference_common.pools import hash_of, is_v1
 from inference_common.revisions import owner_uid
 from inference_common.shares import digest
@@ -43,7 +44,7 @@ from inference_plugin.patches import PoolAim, Write
 from inference_plugin.slim import slim_pod, slim_replica_set, slim_rollout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
     from inference_common.kube import Kube
     from inference_plugin.config import ModelListConfig
@@ -90,10 +91,7 @@ class Cluster:
         self.kube = kube
         self._metrics = metrics
         self._clock = clock
-        self._caches = {
-            resource: WatchCache(kube, resource, reduce=_REDUCERS.get(resource))
-            for resource in WATCHED
-        }
+        self._caches = {resource: _cache(kube, resource, resource) for resource in WATCHED}
         self._kinds = Kinds(kube, clock)
         self._served: set[Resource] = set()
         self._discovered = asyncio.Event()
@@ -101,6 +99,8 @@ class Cluster:
         self._accepted: dict[tuple[str, str, str], tuple[str, int, float]] = {}
         self._aimed: dict[tuple[Resource, str, str], tuple[str, str | None, float]] = {}
         self._marked: dict[tuple[Resource, str, str], frozenset[str]] = {}
+        # The same by Rollout; dictionaries instead of sets, for the sake of a stable order.
+        self._carried: dict[str, dict[tuple[Resource, str, str], None]] = {}
         self._endpoints: dict[tuple[str, str], tuple[int, float]] = {}
         self._acknowledgements = Acknowledgements(self._acknowledged, clock)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -163,16 +163,18 @@ class Cluster:
 
     def pods(self, namespace: str, selector: Mapping[str, str]) -> Iterable[Object]:
         """Pods with these labels; none for an empty selector."""
-        if not selector:
-            return
-        wanted = selector.items()
-        for pod in self._caches[POD].items(namespace):
-            if wanted <= (pod["metadata"].get("labels") or {}).items():
-                yield pod
+        cache = self._caches[POD]
+        found = [cache.filed((namespace, *label)) for label in selector.items()]
+        return [pod for pod in min(found, key=len, default=()) if is_member(pod, selector)]
 
-    def replica_sets(self, namespace: str) -> Iterable[Object]:
-        """ReplicaSets of a namespace."""
-        return self._caches[REPLICASET].items(namespace)
+    def replica_sets(
+        self, namespace: str, pod_template_hash: str | None = None
+    ) -> Iterable[Object]:
+        """ReplicaSets of a namespace, all or those of one hash."""
+        cache = self._caches[REPLICASET]
+        if pod_template_hash is None:
+            return cache.items(namespace)
+        return cache.filed((namespace, pod_template_hash))
 
     def rollouts(self) -> Iterable[Object]:
         """All Rollouts."""
@@ -211,18 +213,14 @@ class Cluster:
 
     def carriers(self, rollout: str | None = None) -> list[tuple[Resource, str, str]]:
         """Objects with the mark of that Rollout (``namespace/name``), or of any."""
-        return [
-            where for where, names in self._marked.items() if rollout is None or rollout in names
-        ]
+        if rollout is None:
+            return list(self._marked)
+        return list(self._carried.get(rollout, ()))
 
     def available(self, namespace: str, rollout_uid: str, pod_template_hash: str) -> int:
         """Available pods of one revision."""
-        for replica_set in self.replica_sets(namespace):
-            labels = replica_set["metadata"].get("labels") or {}
-            if (
-                labels.get(HASH_LABEL) == pod_template_hash
-                and owner_uid(replica_set) == rollout_uid
-            ):
+        for replica_set in self.replica_sets(namespace, pod_template_hash):
+            if owner_uid(replica_set) == rollout_uid:
                 return int(replica_set["status"]["availableReplicas"])
         return 0
 
@@ -329,9 +327,7 @@ class Cluster:
                         continue
                     missing.remove(resource)
                     if found != resource:
-                        self._caches[resource] = WatchCache(
-                            self.kube, found, reduce=_REDUCERS.get(resource)
-                        )
+                        self._caches[resource] = _cache(self.kube, resource, found)
                         self._caches[resource].subscribe(self._relay(resource))
                     self._caches[resource].start()
                     self._served.add(resource)
@@ -390,10 +386,16 @@ class Cluster:
     def _note_marks(self, resource: Resource, kind: str, obj: Object) -> None:
         names = frozenset(commanded.read_all(obj)) if kind != "DELETED" else frozenset()
         where = (resource, *key_of(obj))
+        before = self._marked.pop(where, frozenset())
         if names:
             self._marked[where] = names
-        else:
-            self._marked.pop(where, None)
+        for name in names - before:
+            self._carried.setdefault(name, {})[where] = None
+        for name in before - names:
+            carried = self._carried[name]
+            del carried[where]
+            if not carried:
+                del self._carried[name]
 
     def _note_accepted(self, kind: str, route: Object) -> None:
         key = (route["kind"], *key_of(route))
@@ -442,3 +444,26 @@ def applied_ago_s(obj: Object, now: float) -> float:
         and "time" in field
     ]
     return max(now - max(times), 0.0) if times else float("inf")
+
+
+def _cache(kube: Kube, resource: Resource, served: Resource) -> WatchCache:
+    """A cache of the resource in the version that is served."""
+    return WatchCache(kube, served, reduce=_REDUCERS.get(resource), index=_INDEXES.get(resource))
+
+
+def _labels(pod: Object) -> Iterator[Hashable]:
+    """A pod is found by each of its labels."""
+    namespace = pod["metadata"].get("namespace", "")
+    for label in (pod["metadata"].get("labels") or {}).items():
+        yield (namespace, *label)
+
+
+def _revision(replica_set: Object) -> Iterator[Hashable]:
+    """A ReplicaSet of a Rollout is found by its hash."""
+    metadata = replica_set["metadata"]
+    pod_template_hash = (metadata.get("labels") or {}).get(HASH_LABEL)
+    if pod_template_hash:
+        yield (metadata.get("namespace", ""), pod_template_hash)
+
+
+_INDEXES: Final = {POD: _labels, REPLICASET: _revision}

@@ -290,7 +290,8 @@ def _names(command: Command, view: View) -> tuple[dict[str, str], tuple[Wait, ..
 
 def _revision(command: Command, view: View, pod_template_hash: str) -> Revision:
     namespace = command.spec.key.namespace
-    found = revision_of(command.spec.uid, pod_template_hash, view.replica_sets(namespace))
+    sets = view.replica_sets(namespace, pod_template_hash)
+    found = revision_of(command.spec.uid, pod_template_hash, sets)
     if found is None:
         raise UnknownRevisionError(namespace, pod_template_hash)
     return found

@@ -34,8 +34,13 @@ class View(Protocol):
     def pods(self, namespace: str, selector: Mapping[str, str]) -> Iterable[Object]:
         """The pods with these labels."""
 
-    def replica_sets(self, namespace: str) -> Iterable[Object]:
-        """The ReplicaSets of a namespace."""
+    def replica_sets(
+        self, namespace: str, pod_template_hash: str | None = None
+    ) -> Iterable[Object]:
+        """The ReplicaSets of a namespace, all or those of one hash."""
+
+    def available(self, namespace: str, rollout_uid: str, pod_template_hash: str) -> int:
+        """Available pods of one revision of the Rollout with that uid."""
 
     def endpoints(self, namespace: str, service: str) -> int | None:
         """Ready endpoints of a Service without a selector; None while they are not known."""

@@ -132,9 +132,13 @@ class MemoryCluster:
             if resource.kind == "Pod" and space == namespace and selector.items() <= labels.items():
                 yield obj
 
-    def replica_sets(self, namespace: str) -> Iterator[Object]:
+    def replica_sets(
+        self, namespace: str, pod_template_hash: str | None = None
+    ) -> Iterator[Object]:
         for (resource, space, _), obj in self.objects.items():
-            if resource == REPLICASET and space == namespace:
+            if resource != REPLICASET or space != namespace:
+                continue
+            if pod_template_hash in {None, obj["metadata"]["labels"].get(HASH_LABEL)}:
                 yield obj
 
     def endpoints(self, namespace: str, service: str) -> int | None:

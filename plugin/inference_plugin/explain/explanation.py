@@ -211,7 +211,9 @@ def _revisions(command: Command, config: RouterConfig, view: View) -> tuple[Revi
     namespace = command.spec.key.namespace
     found = []
     for role, pod_template_hash in roles.items():
-        revision = revision_of(command.spec.uid, pod_template_hash, view.replica_sets(namespace))
+        revision = revision_of(
+            command.spec.uid, pod_template_hash, view.replica_sets(namespace, pod_template_hash)
+        )
         destination = revision.destination if revision else None
         found.append(
             RevisionFacts(

@@ -76,3 +76,60 @@ async def test_until_returns_the_first_true_result_and_times_out_without_one() -
     }
     with pytest.raises(TimeoutError):
         await cache.until(lambda c: c.get("y", "default"), 0.01)
+
+
+class Indexed:
+    """A cache that files objects by the letters of their name's label."""
+
+    def __init__(self) -> None:
+        self.cache = WatchCache(
+            cast("Kube", None),
+            CONFIGMAP,
+            index=lambda obj: (obj["metadata"].get("labels") or {}).values(),
+        )
+
+    def filed(self, key: str) -> list[str]:
+        return sorted(obj["metadata"]["name"] for obj in self.cache.filed(key))
+
+
+def labelled(version: int, name: str, *values: str) -> dict[str, Any]:
+    found = make_object(version, name)
+    found["metadata"]["labels"] = {str(at): value for at, value in enumerate(values)}
+    return found
+
+
+def test_objects_are_filed_under_the_keys_that_they_have_now() -> None:
+    indexed = Indexed()
+    indexed.cache.put(labelled(1, "x", "a", "b"))
+    indexed.cache.put(labelled(2, "y", "b", "b"))
+    assert [indexed.filed(key) for key in "abc"] == [["x"], ["x", "y"], []]
+    indexed.cache.put(labelled(3, "x", "b", "c"))
+    assert [indexed.filed(key) for key in "abc"] == [[], ["x", "y"], ["x"]]
+    indexed.cache.drop(labelled(4, "x"))
+    assert [indexed.filed(key) for key in "abc"] == [[], ["y"], []]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.booleans(),
+            st.integers(1, 9),
+            st.sampled_from("xyz"),
+            st.lists(st.sampled_from("abc")),
+        )
+    )
+)
+def test_the_index_says_what_a_look_through_all_objects_says(
+    changes: list[tuple[bool, int, str, list[str]]],
+) -> None:
+    indexed = Indexed()
+    for deleted, version, name, values in changes:
+        change = indexed.cache.drop if deleted else indexed.cache.put
+        change(labelled(version, name, *values))
+    for key in "abc":
+        assert indexed.filed(key) == sorted(
+            obj["metadata"]["name"]
+            for obj in indexed.cache.items("default")
+            if key in obj["metadata"]["labels"].values()
+        )
+    assert len(list(indexed.cache.items())) == len(indexed.cache)
