@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from inference_analysis.schema import HistogramDocument, PodDocument, PolicyDocument
 
 
-def parse(content: bytes | str) -> CellsDocument:
-    """The file's content, checked.
+def parse(content: bytes | str, *, stable_only: bool = False) -> CellsDocument:
+    """The file's content, checked; ``stable_only`` files may lack the canary.
 
     Raises InputError with one ``JSON path: problem`` for each thing that is wrong.
     """
@@ -37,7 +37,7 @@ def parse(content: bytes | str) -> CellsDocument:
     problems = [
         *_policy_problems(document.policy),
         *_grid_problems(document),
-        *_pod_problems(document),
+        *_pod_problems(document, (Arm.STABLE,) if stable_only else tuple(Arm)),
         *_prompt_problems(document),
     ]
     if problems:
@@ -101,7 +101,7 @@ def _grid_problems(document: CellsDocument) -> list[str]:
     return problems
 
 
-def _pod_problems(document: CellsDocument) -> list[str]:
+def _pod_problems(document: CellsDocument, needed: Sequence[Arm]) -> list[str]:
     problems = []
     rollout = document.rollout
     if rollout.canary_hash and rollout.canary_hash == rollout.stable_hash:
@@ -113,7 +113,7 @@ def _pod_problems(document: CellsDocument) -> list[str]:
     if document.pods or not document.prompts:
         problems += [
             f"pods: none of arm {arm.value!r} among {len(document.pods)}. Check the pods' labels"
-            for arm in Arm
+            for arm in needed
             if arm not in arms
         ]
     seen: dict[str, int] = {}

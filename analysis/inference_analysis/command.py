@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from inference_analysis.calibrate_command import calibrate
 from inference_analysis.capture_command import capture
 from inference_analysis.evaluate_command import evaluate
+from inference_analysis.plan_command import plan
+from inference_analysis.replay_command import replay
 
 app = typer.Typer(
     name="analysis",
@@ -15,6 +18,9 @@ app = typer.Typer(
 
 app.command()(capture)
 app.command()(evaluate)
+app.command()(replay)
+app.command()(calibrate)
+app.command()(plan)
 
 
 @app.callback()
