@@ -424,6 +424,11 @@ func TestBadArgumentsEndTheProcessWithAReason(t *testing.T) {
 	}{
 		"no server":         {nil, "--server is missing"},
 		"a network address": {[]string{"--server", "dns:///plugin.example:443"}, "may not leave the machine"},
+		"half of TLS":       {[]string{"--server", "dns:///x:1", "--tls-cert", "c"}, "belong together"},
+		"TLS on a socket": {
+			[]string{"--server", "unix:/x", "--tls-cert", "c", "--tls-key", "k", "--tls-ca", "a"},
+			"which has no TLS",
+		},
 		"an unknown scheme": {[]string{"--server", "tcp://1.2.3.4:1"}, "neither unix:PATH nor a loopback"},
 		"no time":           {[]string{"--server", "unix:/x", "--timeout", "0s"}, "must be positive"},
 		"an unknown level":  {[]string{"--server", "unix:/x", "--log-level", "loud"}, "none of trace"},

@@ -21,6 +21,10 @@ import (
 	"inference-rollouts.io/plugin/bridge/pb"
 )
 
+// protocol is the revision of plugin/proto that this bridge was built with;
+// inference_plugin/introductions.py has the same one.
+const protocol = 1
+
 // version is set by the linker (-X main.version=...).
 var version = "0.1.0"
 
@@ -49,6 +53,7 @@ Arguments:
 
 type options struct {
 	server   string
+	tls      tlsFiles
 	name     string
 	timeout  time.Duration
 	logLevel hclog.Level
@@ -86,7 +91,7 @@ func run(arguments []string, stderr *os.File) int {
 		return 2
 	}
 
-	connection, err := connect(opts.server)
+	connection, err := connect(opts.server, opts.tls)
 	if err != nil {
 		logger.Error("cannot use --server", "server", opts.server, "error", err)
 		return 2
@@ -117,7 +122,13 @@ func run(arguments []string, stderr *os.File) int {
 func newFlags(opts *options, level *string) *flag.FlagSet {
 	flags := flag.NewFlagSet("bridge", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&opts.server, "server", "", "where the plugin server listens, `unix:PATH`")
+	flags.StringVar(&opts.server, "server", "", "where the plugin server listens, `unix:PATH` or, with --tls-..., dns:///HOST:PORT")
+	flags.StringVar(&opts.tls.certificate, "tls-cert", "", "PEM `file` with the bridge's certificate chain")
+	flags.StringVar(&opts.tls.key, "tls-key", "", "PEM `file` with its private key")
+	flags.StringVar(&opts.tls.authority, "tls-ca", "",
+		"PEM `file` with who issues the server's certificate")
+	flags.StringVar(&opts.tls.serverName, "tls-server-name", "",
+		"`name` in the server's certificate, if it is not the host of --server")
 	flags.StringVar(&opts.name, "name", "inference-rollouts/router",
 		"the plugin's `key` under trafficRouting.plugins, and its name in argo-rollouts-config")
 	flags.DurationVar(&opts.timeout, "timeout", 8*time.Second,
@@ -144,7 +155,10 @@ func parse(arguments []string) (options, error) {
 		opts.logLevel = hclog.Info
 		return opts, fmt.Errorf("--log-level is none of trace, debug, info, warn, error: %q", level)
 	}
-	return opts, checkTarget(opts.server)
+	if err := opts.tls.check(); err != nil {
+		return opts, err
+	}
+	return opts, checkTarget(opts.server, opts.tls.given())
 }
 
 func usage(stderr io.Writer) {

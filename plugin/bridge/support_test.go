@@ -71,7 +71,7 @@ func (s *fakeServer) announcements() int {
 func (s *fakeServer) InitPlugin(_ context.Context, request *pb.InitPluginRequest) (*pb.Outcome, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	if request.GetBridgeVersion() == version {
+	if request.GetBridgeVersion() == version && request.GetProtocol() == protocol {
 		s.announced++
 	}
 	return &pb.Outcome{}, nil

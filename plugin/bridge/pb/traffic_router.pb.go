@@ -75,7 +75,7 @@ func (x VerifyWeightResponse_Verified) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use VerifyWeightResponse_Verified.Descriptor instead.
 func (VerifyWeightResponse_Verified) EnumDescriptor() ([]byte, []int) {
-	return file_traffic_router_proto_rawDescGZIP(), []int{7, 0}
+	return file_traffic_router_proto_rawDescGZIP(), []int{10, 0}
 }
 
 // The result of a call that only succeeds or fails. gRPC status codes are kept for transport
@@ -311,6 +311,8 @@ type InitPluginRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version of the bridge, for the server's log.
 	BridgeVersion string `protobuf:"bytes,1,opt,name=bridge_version,json=bridgeVersion,proto3" json:"bridge_version,omitempty"`
+	// Revision of this contract that the bridge was built with; 0 from before there was one.
+	Protocol      uint32 `protobuf:"varint,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -352,6 +354,208 @@ func (x *InitPluginRequest) GetBridgeVersion() string {
 	return ""
 }
 
+func (x *InitPluginRequest) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+type DescribeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeRequest) Reset() {
+	*x = DescribeRequest{}
+	mi := &file_traffic_router_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeRequest) ProtoMessage() {}
+
+func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_traffic_router_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
+func (*DescribeRequest) Descriptor() ([]byte, []int) {
+	return file_traffic_router_proto_rawDescGZIP(), []int{4}
+}
+
+type DescribeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServerVersion string                 `protobuf:"bytes,1,opt,name=server_version,json=serverVersion,proto3" json:"server_version,omitempty"`
+	// Revision of this contract that the server was built with.
+	Protocol uint32 `protobuf:"varint,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Whether it has read the cluster and answers calls.
+	Ready bool `protobuf:"varint,3,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Rollouts whose traffic it routes.
+	Rollouts uint32 `protobuf:"varint,4,opt,name=rollouts,proto3" json:"rollouts,omitempty"`
+	// Each bridge version that has introduced itself since the server's start.
+	Bridges []*Bridge `protobuf:"bytes,5,rep,name=bridges,proto3" json:"bridges,omitempty"`
+	// The Lease that decides which server repairs drift, NAMESPACE/NAME; empty without one.
+	Lease string `protobuf:"bytes,6,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Whether this server holds it; true without a Lease.
+	Leads         bool `protobuf:"varint,7,opt,name=leads,proto3" json:"leads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeResponse) Reset() {
+	*x = DescribeResponse{}
+	mi := &file_traffic_router_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeResponse) ProtoMessage() {}
+
+func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_traffic_router_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
+func (*DescribeResponse) Descriptor() ([]byte, []int) {
+	return file_traffic_router_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DescribeResponse) GetServerVersion() string {
+	if x != nil {
+		return x.ServerVersion
+	}
+	return ""
+}
+
+func (x *DescribeResponse) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *DescribeResponse) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *DescribeResponse) GetRollouts() uint32 {
+	if x != nil {
+		return x.Rollouts
+	}
+	return 0
+}
+
+func (x *DescribeResponse) GetBridges() []*Bridge {
+	if x != nil {
+		return x.Bridges
+	}
+	return nil
+}
+
+func (x *DescribeResponse) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *DescribeResponse) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
+}
+
+type Bridge struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Version  string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Protocol uint32                 `protobuf:"varint,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Seconds since it last introduced itself, which it does after each connection.
+	AnnouncedAgoS float64 `protobuf:"fixed64,3,opt,name=announced_ago_s,json=announcedAgoS,proto3" json:"announced_ago_s,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Bridge) Reset() {
+	*x = Bridge{}
+	mi := &file_traffic_router_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Bridge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Bridge) ProtoMessage() {}
+
+func (x *Bridge) ProtoReflect() protoreflect.Message {
+	mi := &file_traffic_router_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Bridge.ProtoReflect.Descriptor instead.
+func (*Bridge) Descriptor() ([]byte, []int) {
+	return file_traffic_router_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Bridge) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Bridge) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *Bridge) GetAnnouncedAgoS() float64 {
+	if x != nil {
+		return x.AnnouncedAgoS
+	}
+	return 0
+}
+
 type UpdateHashRequest struct {
 	state                  protoimpl.MessageState `protogen:"open.v1"`
 	Rollout                *Rollout               `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"`
@@ -364,7 +568,7 @@ type UpdateHashRequest struct {
 
 func (x *UpdateHashRequest) Reset() {
 	*x = UpdateHashRequest{}
-	mi := &file_traffic_router_proto_msgTypes[4]
+	mi := &file_traffic_router_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -376,7 +580,7 @@ func (x *UpdateHashRequest) String() string {
 func (*UpdateHashRequest) ProtoMessage() {}
 
 func (x *UpdateHashRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_traffic_router_proto_msgTypes[4]
+	mi := &file_traffic_router_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -389,7 +593,7 @@ func (x *UpdateHashRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHashRequest.ProtoReflect.Descriptor instead.
 func (*UpdateHashRequest) Descriptor() ([]byte, []int) {
-	return file_traffic_router_proto_rawDescGZIP(), []int{4}
+	return file_traffic_router_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *UpdateHashRequest) GetRollout() *Rollout {
@@ -432,7 +636,7 @@ type SetWeightRequest struct {
 
 func (x *SetWeightRequest) Reset() {
 	*x = SetWeightRequest{}
-	mi := &file_traffic_router_proto_msgTypes[5]
+	mi := &file_traffic_router_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +648,7 @@ func (x *SetWeightRequest) String() string {
 func (*SetWeightRequest) ProtoMessage() {}
 
 func (x *SetWeightRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_traffic_router_proto_msgTypes[5]
+	mi := &file_traffic_router_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +661,7 @@ func (x *SetWeightRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWeightRequest.ProtoReflect.Descriptor instead.
 func (*SetWeightRequest) Descriptor() ([]byte, []int) {
-	return file_traffic_router_proto_rawDescGZIP(), []int{5}
+	return file_traffic_router_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SetWeightRequest) GetRollout() *Rollout {
@@ -492,7 +696,7 @@ type VerifyWeightRequest struct {
 
 func (x *VerifyWeightRequest) Reset() {
 	*x = VerifyWeightRequest{}
-	mi := &file_traffic_router_proto_msgTypes[6]
+	mi := &file_traffic_router_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -504,7 +708,7 @@ func (x *VerifyWeightRequest) String() string {
 func (*VerifyWeightRequest) ProtoMessage() {}
 
 func (x *VerifyWeightRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_traffic_router_proto_msgTypes[6]
+	mi := &file_traffic_router_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -517,7 +721,7 @@ func (x *VerifyWeightRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyWeightRequest.ProtoReflect.Descriptor instead.
 func (*VerifyWeightRequest) Descriptor() ([]byte, []int) {
-	return file_traffic_router_proto_rawDescGZIP(), []int{6}
+	return file_traffic_router_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *VerifyWeightRequest) GetRollout() *Rollout {
@@ -552,7 +756,7 @@ type VerifyWeightResponse struct {
 
 func (x *VerifyWeightResponse) Reset() {
 	*x = VerifyWeightResponse{}
-	mi := &file_traffic_router_proto_msgTypes[7]
+	mi := &file_traffic_router_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -564,7 +768,7 @@ func (x *VerifyWeightResponse) String() string {
 func (*VerifyWeightResponse) ProtoMessage() {}
 
 func (x *VerifyWeightResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_traffic_router_proto_msgTypes[7]
+	mi := &file_traffic_router_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -577,7 +781,7 @@ func (x *VerifyWeightResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyWeightResponse.ProtoReflect.Descriptor instead.
 func (*VerifyWeightResponse) Descriptor() ([]byte, []int) {
-	return file_traffic_router_proto_rawDescGZIP(), []int{7}
+	return file_traffic_router_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *VerifyWeightResponse) GetVerified() VerifyWeightResponse_Verified {
@@ -606,7 +810,7 @@ type StringMatch struct {
 
 func (x *StringMatch) Reset() {
 	*x = StringMatch{}
-	mi := &file_traffic_router_proto_msgTypes[8]
+	mi := &file_traffic_router_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +822,7 @@ func (x *StringMatch) String() string {
 func (*StringMatch) ProtoMessage() {}
 
 func (x *StringMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_traffic_router_proto_msgTypes[8]
+	mi := &file_traffic_router_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +835,7 @@ func (x *StringMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StringMatch.ProtoReflect.Descriptor instead.
 func (*StringMatch) Descriptor() ([]byte, []int) {
-	return file_traffic_router_proto_rawDescGZIP(), []int{8}
+	return file_traffic_router_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StringMatch) GetExact() string {
@@ -665,7 +869,7 @@ type HeaderMatch struct {
 
 func (x *HeaderMatch) Reset() {
 	*x = HeaderMatch{}
-	mi := &file_traffic_router_proto_msgTypes[9]
+	mi := &file_traffic_router_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +881,7 @@ func (x *HeaderMatch) String() string {
 func (*HeaderMatch) ProtoMessage() {}
 
 func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_traffic_router_proto_msgTypes[9]
+	mi := &file_traffic_router_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +894,7 @@ func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderMatch.ProtoReflect.Descriptor instead.
 func (*HeaderMatch) Descriptor() ([]byte, []int) {
-	return file_traffic_router_proto_rawDescGZIP(), []int{9}
+	return file_traffic_router_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HeaderMatch) GetHeaderName() string {
@@ -719,7 +923,7 @@ type SetHeaderRouteRequest struct {
 
 func (x *SetHeaderRouteRequest) Reset() {
 	*x = SetHeaderRouteRequest{}
-	mi := &file_traffic_router_proto_msgTypes[10]
+	mi := &file_traffic_router_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +935,7 @@ func (x *SetHeaderRouteRequest) String() string {
 func (*SetHeaderRouteRequest) ProtoMessage() {}
 
 func (x *SetHeaderRouteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_traffic_router_proto_msgTypes[10]
+	mi := &file_traffic_router_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +948,7 @@ func (x *SetHeaderRouteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetHeaderRouteRequest.ProtoReflect.Descriptor instead.
 func (*SetHeaderRouteRequest) Descriptor() ([]byte, []int) {
-	return file_traffic_router_proto_rawDescGZIP(), []int{10}
+	return file_traffic_router_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SetHeaderRouteRequest) GetRollout() *Rollout {
@@ -779,7 +983,7 @@ type RouteMatch struct {
 
 func (x *RouteMatch) Reset() {
 	*x = RouteMatch{}
-	mi := &file_traffic_router_proto_msgTypes[11]
+	mi := &file_traffic_router_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +995,7 @@ func (x *RouteMatch) String() string {
 func (*RouteMatch) ProtoMessage() {}
 
 func (x *RouteMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_traffic_router_proto_msgTypes[11]
+	mi := &file_traffic_router_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +1008,7 @@ func (x *RouteMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteMatch.ProtoReflect.Descriptor instead.
 func (*RouteMatch) Descriptor() ([]byte, []int) {
-	return file_traffic_router_proto_rawDescGZIP(), []int{11}
+	return file_traffic_router_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RouteMatch) GetMethod() *StringMatch {
@@ -842,7 +1046,7 @@ type SetMirrorRouteRequest struct {
 
 func (x *SetMirrorRouteRequest) Reset() {
 	*x = SetMirrorRouteRequest{}
-	mi := &file_traffic_router_proto_msgTypes[12]
+	mi := &file_traffic_router_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +1058,7 @@ func (x *SetMirrorRouteRequest) String() string {
 func (*SetMirrorRouteRequest) ProtoMessage() {}
 
 func (x *SetMirrorRouteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_traffic_router_proto_msgTypes[12]
+	mi := &file_traffic_router_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1071,7 @@ func (x *SetMirrorRouteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMirrorRouteRequest.ProtoReflect.Descriptor instead.
 func (*SetMirrorRouteRequest) Descriptor() ([]byte, []int) {
-	return file_traffic_router_proto_rawDescGZIP(), []int{12}
+	return file_traffic_router_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SetMirrorRouteRequest) GetRollout() *Rollout {
@@ -907,7 +1111,7 @@ type RemoveManagedRoutesRequest struct {
 
 func (x *RemoveManagedRoutesRequest) Reset() {
 	*x = RemoveManagedRoutesRequest{}
-	mi := &file_traffic_router_proto_msgTypes[13]
+	mi := &file_traffic_router_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1123,7 @@ func (x *RemoveManagedRoutesRequest) String() string {
 func (*RemoveManagedRoutesRequest) ProtoMessage() {}
 
 func (x *RemoveManagedRoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_traffic_router_proto_msgTypes[13]
+	mi := &file_traffic_router_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1136,7 @@ func (x *RemoveManagedRoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveManagedRoutesRequest.ProtoReflect.Descriptor instead.
 func (*RemoveManagedRoutesRequest) Descriptor() ([]byte, []int) {
-	return file_traffic_router_proto_rawDescGZIP(), []int{13}
+	return file_traffic_router_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RemoveManagedRoutesRequest) GetRollout() *Rollout {
@@ -967,9 +1171,23 @@ const file_traffic_router_proto_rawDesc = "" +
 	"\x11WeightDestination\x12!\n" +
 	"\fservice_name\x18\x01 \x01(\tR\vserviceName\x12*\n" +
 	"\x11pod_template_hash\x18\x02 \x01(\tR\x0fpodTemplateHash\x12\x16\n" +
-	"\x06weight\x18\x03 \x01(\x05R\x06weight\":\n" +
+	"\x06weight\x18\x03 \x01(\x05R\x06weight\"V\n" +
 	"\x11InitPluginRequest\x12%\n" +
-	"\x0ebridge_version\x18\x01 \x01(\tR\rbridgeVersion\"\x80\x02\n" +
+	"\x0ebridge_version\x18\x01 \x01(\tR\rbridgeVersion\x12\x1a\n" +
+	"\bprotocol\x18\x02 \x01(\rR\bprotocol\"\x11\n" +
+	"\x0fDescribeRequest\"\xf3\x01\n" +
+	"\x10DescribeResponse\x12%\n" +
+	"\x0eserver_version\x18\x01 \x01(\tR\rserverVersion\x12\x1a\n" +
+	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12\x14\n" +
+	"\x05ready\x18\x03 \x01(\bR\x05ready\x12\x1a\n" +
+	"\brollouts\x18\x04 \x01(\rR\brollouts\x12>\n" +
+	"\abridges\x18\x05 \x03(\v2$.inference_rollouts.plugin.v1.BridgeR\abridges\x12\x14\n" +
+	"\x05lease\x18\x06 \x01(\tR\x05lease\x12\x14\n" +
+	"\x05leads\x18\a \x01(\bR\x05leads\"f\n" +
+	"\x06Bridge\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
+	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12&\n" +
+	"\x0fannounced_ago_s\x18\x03 \x01(\x01R\rannouncedAgoS\"\x80\x02\n" +
 	"\x11UpdateHashRequest\x12?\n" +
 	"\arollout\x18\x01 \x01(\v2%.inference_rollouts.plugin.v1.RolloutR\arollout\x12\x1f\n" +
 	"\vcanary_hash\x18\x02 \x01(\tR\n" +
@@ -1021,7 +1239,7 @@ const file_traffic_router_proto_rawDesc = "" +
 	"percentage\x88\x01\x01B\r\n" +
 	"\v_percentage\"]\n" +
 	"\x1aRemoveManagedRoutesRequest\x12?\n" +
-	"\arollout\x18\x01 \x01(\v2%.inference_rollouts.plugin.v1.RolloutR\arollout2\x8a\x06\n" +
+	"\arollout\x18\x01 \x01(\v2%.inference_rollouts.plugin.v1.RolloutR\arollout2\xf5\x06\n" +
 	"\rTrafficRouter\x12d\n" +
 	"\n" +
 	"InitPlugin\x12/.inference_rollouts.plugin.v1.InitPluginRequest\x1a%.inference_rollouts.plugin.v1.Outcome\x12d\n" +
@@ -1031,7 +1249,8 @@ const file_traffic_router_proto_rawDesc = "" +
 	"\fVerifyWeight\x121.inference_rollouts.plugin.v1.VerifyWeightRequest\x1a2.inference_rollouts.plugin.v1.VerifyWeightResponse\x12l\n" +
 	"\x0eSetHeaderRoute\x123.inference_rollouts.plugin.v1.SetHeaderRouteRequest\x1a%.inference_rollouts.plugin.v1.Outcome\x12l\n" +
 	"\x0eSetMirrorRoute\x123.inference_rollouts.plugin.v1.SetMirrorRouteRequest\x1a%.inference_rollouts.plugin.v1.Outcome\x12v\n" +
-	"\x13RemoveManagedRoutes\x128.inference_rollouts.plugin.v1.RemoveManagedRoutesRequest\x1a%.inference_rollouts.plugin.v1.OutcomeB(Z&inference-rollouts.io/plugin/bridge/pbb\x06proto3"
+	"\x13RemoveManagedRoutes\x128.inference_rollouts.plugin.v1.RemoveManagedRoutesRequest\x1a%.inference_rollouts.plugin.v1.Outcome\x12i\n" +
+	"\bDescribe\x12-.inference_rollouts.plugin.v1.DescribeRequest\x1a..inference_rollouts.plugin.v1.DescribeResponseB(Z&inference-rollouts.io/plugin/bridge/pbb\x06proto3"
 
 var (
 	file_traffic_router_proto_rawDescOnce sync.Once
@@ -1046,62 +1265,68 @@ func file_traffic_router_proto_rawDescGZIP() []byte {
 }
 
 var file_traffic_router_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_traffic_router_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_traffic_router_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_traffic_router_proto_goTypes = []any{
 	(VerifyWeightResponse_Verified)(0), // 0: inference_rollouts.plugin.v1.VerifyWeightResponse.Verified
 	(*Outcome)(nil),                    // 1: inference_rollouts.plugin.v1.Outcome
 	(*Rollout)(nil),                    // 2: inference_rollouts.plugin.v1.Rollout
 	(*WeightDestination)(nil),          // 3: inference_rollouts.plugin.v1.WeightDestination
 	(*InitPluginRequest)(nil),          // 4: inference_rollouts.plugin.v1.InitPluginRequest
-	(*UpdateHashRequest)(nil),          // 5: inference_rollouts.plugin.v1.UpdateHashRequest
-	(*SetWeightRequest)(nil),           // 6: inference_rollouts.plugin.v1.SetWeightRequest
-	(*VerifyWeightRequest)(nil),        // 7: inference_rollouts.plugin.v1.VerifyWeightRequest
-	(*VerifyWeightResponse)(nil),       // 8: inference_rollouts.plugin.v1.VerifyWeightResponse
-	(*StringMatch)(nil),                // 9: inference_rollouts.plugin.v1.StringMatch
-	(*HeaderMatch)(nil),                // 10: inference_rollouts.plugin.v1.HeaderMatch
-	(*SetHeaderRouteRequest)(nil),      // 11: inference_rollouts.plugin.v1.SetHeaderRouteRequest
-	(*RouteMatch)(nil),                 // 12: inference_rollouts.plugin.v1.RouteMatch
-	(*SetMirrorRouteRequest)(nil),      // 13: inference_rollouts.plugin.v1.SetMirrorRouteRequest
-	(*RemoveManagedRoutesRequest)(nil), // 14: inference_rollouts.plugin.v1.RemoveManagedRoutesRequest
-	nil,                                // 15: inference_rollouts.plugin.v1.RouteMatch.HeadersEntry
+	(*DescribeRequest)(nil),            // 5: inference_rollouts.plugin.v1.DescribeRequest
+	(*DescribeResponse)(nil),           // 6: inference_rollouts.plugin.v1.DescribeResponse
+	(*Bridge)(nil),                     // 7: inference_rollouts.plugin.v1.Bridge
+	(*UpdateHashRequest)(nil),          // 8: inference_rollouts.plugin.v1.UpdateHashRequest
+	(*SetWeightRequest)(nil),           // 9: inference_rollouts.plugin.v1.SetWeightRequest
+	(*VerifyWeightRequest)(nil),        // 10: inference_rollouts.plugin.v1.VerifyWeightRequest
+	(*VerifyWeightResponse)(nil),       // 11: inference_rollouts.plugin.v1.VerifyWeightResponse
+	(*StringMatch)(nil),                // 12: inference_rollouts.plugin.v1.StringMatch
+	(*HeaderMatch)(nil),                // 13: inference_rollouts.plugin.v1.HeaderMatch
+	(*SetHeaderRouteRequest)(nil),      // 14: inference_rollouts.plugin.v1.SetHeaderRouteRequest
+	(*RouteMatch)(nil),                 // 15: inference_rollouts.plugin.v1.RouteMatch
+	(*SetMirrorRouteRequest)(nil),      // 16: inference_rollouts.plugin.v1.SetMirrorRouteRequest
+	(*RemoveManagedRoutesRequest)(nil), // 17: inference_rollouts.plugin.v1.RemoveManagedRoutesRequest
+	nil,                                // 18: inference_rollouts.plugin.v1.RouteMatch.HeadersEntry
 }
 var file_traffic_router_proto_depIdxs = []int32{
-	2,  // 0: inference_rollouts.plugin.v1.UpdateHashRequest.rollout:type_name -> inference_rollouts.plugin.v1.Rollout
-	3,  // 1: inference_rollouts.plugin.v1.UpdateHashRequest.additional_destinations:type_name -> inference_rollouts.plugin.v1.WeightDestination
-	2,  // 2: inference_rollouts.plugin.v1.SetWeightRequest.rollout:type_name -> inference_rollouts.plugin.v1.Rollout
-	3,  // 3: inference_rollouts.plugin.v1.SetWeightRequest.additional_destinations:type_name -> inference_rollouts.plugin.v1.WeightDestination
-	2,  // 4: inference_rollouts.plugin.v1.VerifyWeightRequest.rollout:type_name -> inference_rollouts.plugin.v1.Rollout
-	3,  // 5: inference_rollouts.plugin.v1.VerifyWeightRequest.additional_destinations:type_name -> inference_rollouts.plugin.v1.WeightDestination
-	0,  // 6: inference_rollouts.plugin.v1.VerifyWeightResponse.verified:type_name -> inference_rollouts.plugin.v1.VerifyWeightResponse.Verified
-	9,  // 7: inference_rollouts.plugin.v1.HeaderMatch.value:type_name -> inference_rollouts.plugin.v1.StringMatch
-	2,  // 8: inference_rollouts.plugin.v1.SetHeaderRouteRequest.rollout:type_name -> inference_rollouts.plugin.v1.Rollout
-	10, // 9: inference_rollouts.plugin.v1.SetHeaderRouteRequest.match:type_name -> inference_rollouts.plugin.v1.HeaderMatch
-	9,  // 10: inference_rollouts.plugin.v1.RouteMatch.method:type_name -> inference_rollouts.plugin.v1.StringMatch
-	9,  // 11: inference_rollouts.plugin.v1.RouteMatch.path:type_name -> inference_rollouts.plugin.v1.StringMatch
-	15, // 12: inference_rollouts.plugin.v1.RouteMatch.headers:type_name -> inference_rollouts.plugin.v1.RouteMatch.HeadersEntry
-	2,  // 13: inference_rollouts.plugin.v1.SetMirrorRouteRequest.rollout:type_name -> inference_rollouts.plugin.v1.Rollout
-	12, // 14: inference_rollouts.plugin.v1.SetMirrorRouteRequest.match:type_name -> inference_rollouts.plugin.v1.RouteMatch
-	2,  // 15: inference_rollouts.plugin.v1.RemoveManagedRoutesRequest.rollout:type_name -> inference_rollouts.plugin.v1.Rollout
-	9,  // 16: inference_rollouts.plugin.v1.RouteMatch.HeadersEntry.value:type_name -> inference_rollouts.plugin.v1.StringMatch
-	4,  // 17: inference_rollouts.plugin.v1.TrafficRouter.InitPlugin:input_type -> inference_rollouts.plugin.v1.InitPluginRequest
-	5,  // 18: inference_rollouts.plugin.v1.TrafficRouter.UpdateHash:input_type -> inference_rollouts.plugin.v1.UpdateHashRequest
-	6,  // 19: inference_rollouts.plugin.v1.TrafficRouter.SetWeight:input_type -> inference_rollouts.plugin.v1.SetWeightRequest
-	7,  // 20: inference_rollouts.plugin.v1.TrafficRouter.VerifyWeight:input_type -> inference_rollouts.plugin.v1.VerifyWeightRequest
-	11, // 21: inference_rollouts.plugin.v1.TrafficRouter.SetHeaderRoute:input_type -> inference_rollouts.plugin.v1.SetHeaderRouteRequest
-	13, // 22: inference_rollouts.plugin.v1.TrafficRouter.SetMirrorRoute:input_type -> inference_rollouts.plugin.v1.SetMirrorRouteRequest
-	14, // 23: inference_rollouts.plugin.v1.TrafficRouter.RemoveManagedRoutes:input_type -> inference_rollouts.plugin.v1.RemoveManagedRoutesRequest
-	1,  // 24: inference_rollouts.plugin.v1.TrafficRouter.InitPlugin:output_type -> inference_rollouts.plugin.v1.Outcome
-	1,  // 25: inference_rollouts.plugin.v1.TrafficRouter.UpdateHash:output_type -> inference_rollouts.plugin.v1.Outcome
-	1,  // 26: inference_rollouts.plugin.v1.TrafficRouter.SetWeight:output_type -> inference_rollouts.plugin.v1.Outcome
-	8,  // 27: inference_rollouts.plugin.v1.TrafficRouter.VerifyWeight:output_type -> inference_rollouts.plugin.v1.VerifyWeightResponse
-	1,  // 28: inference_rollouts.plugin.v1.TrafficRouter.SetHeaderRoute:output_type -> inference_rollouts.plugin.v1.Outcome
-	1,  // 29: inference_rollouts.plugin.v1.TrafficRouter.SetMirrorRoute:output_type -> inference_rollouts.plugin.v1.Outcome
-	1,  // 30: inference_rollouts.plugin.v1.TrafficRouter.RemoveManagedRoutes:output_type -> inference_rollouts.plugin.v1.Outcome
-	24, // [24:31] is the sub-list for method output_type
-	17, // [17:24] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	7,  // 0: inference_rollouts.plugin.v1.DescribeResponse.bridges:type_name -> inference_rollouts.plugin.v1.Bridge
+	2,  // 1: inference_rollouts.plugin.v1.UpdateHashRequest.rollout:type_name -> inference_rollouts.plugin.v1.Rollout
+	3,  // 2: inference_rollouts.plugin.v1.UpdateHashRequest.additional_destinations:type_name -> inference_rollouts.plugin.v1.WeightDestination
+	2,  // 3: inference_rollouts.plugin.v1.SetWeightRequest.rollout:type_name -> inference_rollouts.plugin.v1.Rollout
+	3,  // 4: inference_rollouts.plugin.v1.SetWeightRequest.additional_destinations:type_name -> inference_rollouts.plugin.v1.WeightDestination
+	2,  // 5: inference_rollouts.plugin.v1.VerifyWeightRequest.rollout:type_name -> inference_rollouts.plugin.v1.Rollout
+	3,  // 6: inference_rollouts.plugin.v1.VerifyWeightRequest.additional_destinations:type_name -> inference_rollouts.plugin.v1.WeightDestination
+	0,  // 7: inference_rollouts.plugin.v1.VerifyWeightResponse.verified:type_name -> inference_rollouts.plugin.v1.VerifyWeightResponse.Verified
+	12, // 8: inference_rollouts.plugin.v1.HeaderMatch.value:type_name -> inference_rollouts.plugin.v1.StringMatch
+	2,  // 9: inference_rollouts.plugin.v1.SetHeaderRouteRequest.rollout:type_name -> inference_rollouts.plugin.v1.Rollout
+	13, // 10: inference_rollouts.plugin.v1.SetHeaderRouteRequest.match:type_name -> inference_rollouts.plugin.v1.HeaderMatch
+	12, // 11: inference_rollouts.plugin.v1.RouteMatch.method:type_name -> inference_rollouts.plugin.v1.StringMatch
+	12, // 12: inference_rollouts.plugin.v1.RouteMatch.path:type_name -> inference_rollouts.plugin.v1.StringMatch
+	18, // 13: inference_rollouts.plugin.v1.RouteMatch.headers:type_name -> inference_rollouts.plugin.v1.RouteMatch.HeadersEntry
+	2,  // 14: inference_rollouts.plugin.v1.SetMirrorRouteRequest.rollout:type_name -> inference_rollouts.plugin.v1.Rollout
+	15, // 15: inference_rollouts.plugin.v1.SetMirrorRouteRequest.match:type_name -> inference_rollouts.plugin.v1.RouteMatch
+	2,  // 16: inference_rollouts.plugin.v1.RemoveManagedRoutesRequest.rollout:type_name -> inference_rollouts.plugin.v1.Rollout
+	12, // 17: inference_rollouts.plugin.v1.RouteMatch.HeadersEntry.value:type_name -> inference_rollouts.plugin.v1.StringMatch
+	4,  // 18: inference_rollouts.plugin.v1.TrafficRouter.InitPlugin:input_type -> inference_rollouts.plugin.v1.InitPluginRequest
+	8,  // 19: inference_rollouts.plugin.v1.TrafficRouter.UpdateHash:input_type -> inference_rollouts.plugin.v1.UpdateHashRequest
+	9,  // 20: inference_rollouts.plugin.v1.TrafficRouter.SetWeight:input_type -> inference_rollouts.plugin.v1.SetWeightRequest
+	10, // 21: inference_rollouts.plugin.v1.TrafficRouter.VerifyWeight:input_type -> inference_rollouts.plugin.v1.VerifyWeightRequest
+	14, // 22: inference_rollouts.plugin.v1.TrafficRouter.SetHeaderRoute:input_type -> inference_rollouts.plugin.v1.SetHeaderRouteRequest
+	16, // 23: inference_rollouts.plugin.v1.TrafficRouter.SetMirrorRoute:input_type -> inference_rollouts.plugin.v1.SetMirrorRouteRequest
+	17, // 24: inference_rollouts.plugin.v1.TrafficRouter.RemoveManagedRoutes:input_type -> inference_rollouts.plugin.v1.RemoveManagedRoutesRequest
+	5,  // 25: inference_rollouts.plugin.v1.TrafficRouter.Describe:input_type -> inference_rollouts.plugin.v1.DescribeRequest
+	1,  // 26: inference_rollouts.plugin.v1.TrafficRouter.InitPlugin:output_type -> inference_rollouts.plugin.v1.Outcome
+	1,  // 27: inference_rollouts.plugin.v1.TrafficRouter.UpdateHash:output_type -> inference_rollouts.plugin.v1.Outcome
+	1,  // 28: inference_rollouts.plugin.v1.TrafficRouter.SetWeight:output_type -> inference_rollouts.plugin.v1.Outcome
+	11, // 29: inference_rollouts.plugin.v1.TrafficRouter.VerifyWeight:output_type -> inference_rollouts.plugin.v1.VerifyWeightResponse
+	1,  // 30: inference_rollouts.plugin.v1.TrafficRouter.SetHeaderRoute:output_type -> inference_rollouts.plugin.v1.Outcome
+	1,  // 31: inference_rollouts.plugin.v1.TrafficRouter.SetMirrorRoute:output_type -> inference_rollouts.plugin.v1.Outcome
+	1,  // 32: inference_rollouts.plugin.v1.TrafficRouter.RemoveManagedRoutes:output_type -> inference_rollouts.plugin.v1.Outcome
+	6,  // 33: inference_rollouts.plugin.v1.TrafficRouter.Describe:output_type -> inference_rollouts.plugin.v1.DescribeResponse
+	26, // [26:34] is the sub-list for method output_type
+	18, // [18:26] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_traffic_router_proto_init() }
@@ -1110,14 +1335,14 @@ func file_traffic_router_proto_init() {
 		return
 	}
 	file_traffic_router_proto_msgTypes[1].OneofWrappers = []any{}
-	file_traffic_router_proto_msgTypes[12].OneofWrappers = []any{}
+	file_traffic_router_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_traffic_router_proto_rawDesc), len(file_traffic_router_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,7 @@ const (
 	TrafficRouter_SetHeaderRoute_FullMethodName      = "/inference_rollouts.plugin.v1.TrafficRouter/SetHeaderRoute"
 	TrafficRouter_SetMirrorRoute_FullMethodName      = "/inference_rollouts.plugin.v1.TrafficRouter/SetMirrorRoute"
 	TrafficRouter_RemoveManagedRoutes_FullMethodName = "/inference_rollouts.plugin.v1.TrafficRouter/RemoveManagedRoutes"
+	TrafficRouter_Describe_FullMethodName            = "/inference_rollouts.plugin.v1.TrafficRouter/Describe"
 )
 
 // TrafficRouterClient is the client API for TrafficRouter service.
@@ -53,6 +54,8 @@ type TrafficRouterClient interface {
 	SetHeaderRoute(ctx context.Context, in *SetHeaderRouteRequest, opts ...grpc.CallOption) (*Outcome, error)
 	SetMirrorRoute(ctx context.Context, in *SetMirrorRouteRequest, opts ...grpc.CallOption) (*Outcome, error)
 	RemoveManagedRoutes(ctx context.Context, in *RemoveManagedRoutesRequest, opts ...grpc.CallOption) (*Outcome, error)
+	// Not of Argo's: what `inference-rollouts plugin doctor` asks a server about itself.
+	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
 }
 
 type trafficRouterClient struct {
@@ -133,6 +136,16 @@ func (c *trafficRouterClient) RemoveManagedRoutes(ctx context.Context, in *Remov
 	return out, nil
 }
 
+func (c *trafficRouterClient) Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DescribeResponse)
+	err := c.cc.Invoke(ctx, TrafficRouter_Describe_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TrafficRouterServer is the server API for TrafficRouter service.
 // All implementations must embed UnimplementedTrafficRouterServer
 // for forward compatibility.
@@ -150,6 +163,8 @@ type TrafficRouterServer interface {
 	SetHeaderRoute(context.Context, *SetHeaderRouteRequest) (*Outcome, error)
 	SetMirrorRoute(context.Context, *SetMirrorRouteRequest) (*Outcome, error)
 	RemoveManagedRoutes(context.Context, *RemoveManagedRoutesRequest) (*Outcome, error)
+	// Not of Argo's: what `inference-rollouts plugin doctor` asks a server about itself.
+	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)
 	mustEmbedUnimplementedTrafficRouterServer()
 }
 
@@ -180,6 +195,9 @@ func (UnimplementedTrafficRouterServer) SetMirrorRoute(context.Context, *SetMirr
 }
 func (UnimplementedTrafficRouterServer) RemoveManagedRoutes(context.Context, *RemoveManagedRoutesRequest) (*Outcome, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveManagedRoutes not implemented")
+}
+func (UnimplementedTrafficRouterServer) Describe(context.Context, *DescribeRequest) (*DescribeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Describe not implemented")
 }
 func (UnimplementedTrafficRouterServer) mustEmbedUnimplementedTrafficRouterServer() {}
 func (UnimplementedTrafficRouterServer) testEmbeddedByValue()                       {}
@@ -328,6 +346,24 @@ func _TrafficRouter_RemoveManagedRoutes_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TrafficRouter_Describe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DescribeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TrafficRouterServer).Describe(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TrafficRouter_Describe_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TrafficRouterServer).Describe(ctx, req.(*DescribeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // TrafficRouter_ServiceDesc is the grpc.ServiceDesc for TrafficRouter service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -362,6 +398,10 @@ var TrafficRouter_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveManagedRoutes",
 			Handler:    _TrafficRouter_RemoveManagedRoutes_Handler,
+		},
+		{
+			MethodName: "Describe",
+			Handler:    _TrafficRouter_Describe_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

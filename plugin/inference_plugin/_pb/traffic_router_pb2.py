@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)inference_plugin/_pb/traffic_router.proto\x12\x1cinference_rollouts.plugin.v1\"\x18\n\x07Outcome\x12\r\n\x05\x65rror\x18\x01 \x01(\t\"\xfc\x01\n\x07Rollout\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12\x15\n\rplugin_config\x18\x05 \x01(\x0c\x12\x16\n\x0emanaged_routes\x18\x06 \x03(\t\x12\x16\n\x0e\x63\x61nary_service\x18\x07 \x01(\t\x12\x16\n\x0estable_service\x18\x08 \x01(\t\x12\x1f\n\x12max_traffic_weight\x18\t \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x10resource_version\x18\n \x01(\tB\x15\n\x13_max_traffic_weight\"T\n\x11WeightDestination\x12\x14\n\x0cservice_name\x18\x01 \x01(\t\x12\x19\n\x11pod_template_hash\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x05\"+\n\x11InitPluginRequest\x12\x16\n\x0e\x62ridge_version\x18\x01 \x01(\t\"\xc7\x01\n\x11UpdateHashRequest\x12\x36\n\x07rollout\x18\x01 \x01(\x0b\x32%.inference_rollouts.plugin.v1.Rollout\x12\x13\n\x0b\x63\x61nary_hash\x18\x02 \x01(\t\x12\x13\n\x0bstable_hash\x18\x03 \x01(\t\x12P\n\x17\x61\x64\x64itional_destinations\x18\x04 \x03(\x0b\x32/.inference_rollouts.plugin.v1.WeightDestination\"\xb4\x01\n\x10SetWeightRequest\x12\x36\n\x07rollout\x18\x01 \x01(\x0b\x32%.inference_rollouts.plugin.v1.Rollout\x12\x16\n\x0e\x64\x65sired_weight\x18\x02 \x01(\x05\x12P\n\x17\x61\x64\x64itional_destinations\x18\x03 \x03(\x0b\x32/.inference_rollouts.plugin.v1.WeightDestination\"\xb7\x01\n\x13VerifyWeightRequest\x12\x36\n\x07rollout\x18\x01 \x01(\x0b\x32%.inference_rollouts.plugin.v1.Rollout\x12\x16\n\x0e\x64\x65sired_weight\x18\x02 \x01(\x05\x12P\n\x17\x61\x64\x64itional_destinations\x18\x03 \x03(\x0b\x32/.inference_rollouts.plugin.v1.WeightDestination\"\xb5\x01\n\x14VerifyWeightResponse\x12M\n\x08verified\x18\x01 \x01(\x0e\x32;.inference_rollouts.plugin.v1.VerifyWeightResponse.Verified\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"?\n\x08Verified\x12\x10\n\x0cNOT_VERIFIED\x10\x00\x12\x0c\n\x08VERIFIED\x10\x01\x12\x13\n\x0fNOT_IMPLEMENTED\x10\x02\";\n\x0bStringMatch\x12\r\n\x05\x65xact\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\r\n\x05regex\x18\x03 \x01(\t\"\\\n\x0bHeaderMatch\x12\x13\n\x0bheader_name\x18\x01 \x01(\t\x12\x38\n\x05value\x18\x02 \x01(\x0b\x32).inference_rollouts.plugin.v1.StringMatch\"\x97\x01\n\x15SetHeaderRouteRequest\x12\x36\n\x07rollout\x18\x01 \x01(\x0b\x32%.inference_rollouts.plugin.v1.Rollout\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x38\n\x05match\x18\x03 \x03(\x0b\x32).inference_rollouts.plugin.v1.HeaderMatch\"\xa3\x02\n\nRouteMatch\x12\x39\n\x06method\x18\x01 \x01(\x0b\x32).inference_rollouts.plugin.v1.StringMatch\x12\x37\n\x04path\x18\x02 \x01(\x0b\x32).inference_rollouts.plugin.v1.StringMatch\x12\x46\n\x07headers\x18\x03 \x03(\x0b\x32\x35.inference_rollouts.plugin.v1.RouteMatch.HeadersEntry\x1aY\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x38\n\x05value\x18\x02 \x01(\x0b\x32).inference_rollouts.plugin.v1.StringMatch:\x02\x38\x01\"\xbe\x01\n\x15SetMirrorRouteRequest\x12\x36\n\x07rollout\x18\x01 \x01(\x0b\x32%.inference_rollouts.plugin.v1.Rollout\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x37\n\x05match\x18\x03 \x03(\x0b\x32(.inference_rollouts.plugin.v1.RouteMatch\x12\x17\n\npercentage\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_percentage\"T\n\x1aRemoveManagedRoutesRequest\x12\x36\n\x07rollout\x18\x01 \x01(\x0b\x32%.inference_rollouts.plugin.v1.Rollout2\x8a\x06\n\rTrafficRouter\x12\x64\n\nInitPlugin\x12/.inference_rollouts.plugin.v1.InitPluginRequest\x1a%.inference_rollouts.plugin.v1.Outcome\x12\x64\n\nUpdateHash\x12/.inference_rollouts.plugin.v1.UpdateHashRequest\x1a%.inference_rollouts.plugin.v1.Outcome\x12\x62\n\tSetWeight\x12..inference_rollouts.plugin.v1.SetWeightRequest\x1a%.inference_rollouts.plugin.v1.Outcome\x12u\n\x0cVerifyWeight\x12\x31.inference_rollouts.plugin.v1.VerifyWeightRequest\x1a\x32.inference_rollouts.plugin.v1.VerifyWeightResponse\x12l\n\x0eSetHeaderRoute\x12\x33.inference_rollouts.plugin.v1.SetHeaderRouteRequest\x1a%.inference_rollouts.plugin.v1.Outcome\x12l\n\x0eSetMirrorRoute\x12\x33.inference_rollouts.plugin.v1.SetMirrorRouteRequest\x1a%.inference_rollouts.plugin.v1.Outcome\x12v\n\x13RemoveManagedRoutes\x12\x38.inference_rollouts.plugin.v1.RemoveManagedRoutesRequest\x1a%.inference_rollouts.plugin.v1.OutcomeB(Z&inference-rollouts.io/plugin/bridge/pbb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)inference_plugin/_pb/traffic_router.proto\x12\x1cinference_rollouts.plugin.v1\"\x18\n\x07Outcome\x12\r\n\x05\x65rror\x18\x01 \x01(\t\"\xfc\x01\n\x07Rollout\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12\x15\n\rplugin_config\x18\x05 \x01(\x0c\x12\x16\n\x0emanaged_routes\x18\x06 \x03(\t\x12\x16\n\x0e\x63\x61nary_service\x18\x07 \x01(\t\x12\x16\n\x0estable_service\x18\x08 \x01(\t\x12\x1f\n\x12max_traffic_weight\x18\t \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x10resource_version\x18\n \x01(\tB\x15\n\x13_max_traffic_weight\"T\n\x11WeightDestination\x12\x14\n\x0cservice_name\x18\x01 \x01(\t\x12\x19\n\x11pod_template_hash\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x05\"=\n\x11InitPluginRequest\x12\x16\n\x0e\x62ridge_version\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\r\"\x11\n\x0f\x44\x65scribeRequest\"\xb2\x01\n\x10\x44\x65scribeResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x10\n\x08rollouts\x18\x04 \x01(\r\x12\x35\n\x07\x62ridges\x18\x05 \x03(\x0b\x32$.inference_rollouts.plugin.v1.Bridge\x12\r\n\x05lease\x18\x06 \x01(\t\x12\r\n\x05leads\x18\x07 \x01(\x08\"D\n\x06\x42ridge\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12\x17\n\x0f\x61nnounced_ago_s\x18\x03 \x01(\x01\"\xc7\x01\n\x11UpdateHashRequest\x12\x36\n\x07rollout\x18\x01 \x01(\x0b\x32%.inference_rollouts.plugin.v1.Rollout\x12\x13\n\x0b\x63\x61nary_hash\x18\x02 \x01(\t\x12\x13\n\x0bstable_hash\x18\x03 \x01(\t\x12P\n\x17\x61\x64\x64itional_destinations\x18\x04 \x03(\x0b\x32/.inference_rollouts.plugin.v1.WeightDestination\"\xb4\x01\n\x10SetWeightRequest\x12\x36\n\x07rollout\x18\x01 \x01(\x0b\x32%.inference_rollouts.plugin.v1.Rollout\x12\x16\n\x0e\x64\x65sired_weight\x18\x02 \x01(\x05\x12P\n\x17\x61\x64\x64itional_destinations\x18\x03 \x03(\x0b\x32/.inference_rollouts.plugin.v1.WeightDestination\"\xb7\x01\n\x13VerifyWeightRequest\x12\x36\n\x07rollout\x18\x01 \x01(\x0b\x32%.inference_rollouts.plugin.v1.Rollout\x12\x16\n\x0e\x64\x65sired_weight\x18\x02 \x01(\x05\x12P\n\x17\x61\x64\x64itional_destinations\x18\x03 \x03(\x0b\x32/.inference_rollouts.plugin.v1.WeightDestination\"\xb5\x01\n\x14VerifyWeightResponse\x12M\n\x08verified\x18\x01 \x01(\x0e\x32;.inference_rollouts.plugin.v1.VerifyWeightResponse.Verified\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"?\n\x08Verified\x12\x10\n\x0cNOT_VERIFIED\x10\x00\x12\x0c\n\x08VERIFIED\x10\x01\x12\x13\n\x0fNOT_IMPLEMENTED\x10\x02\";\n\x0bStringMatch\x12\r\n\x05\x65xact\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\r\n\x05regex\x18\x03 \x01(\t\"\\\n\x0bHeaderMatch\x12\x13\n\x0bheader_name\x18\x01 \x01(\t\x12\x38\n\x05value\x18\x02 \x01(\x0b\x32).inference_rollouts.plugin.v1.StringMatch\"\x97\x01\n\x15SetHeaderRouteRequest\x12\x36\n\x07rollout\x18\x01 \x01(\x0b\x32%.inference_rollouts.plugin.v1.Rollout\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x38\n\x05match\x18\x03 \x03(\x0b\x32).inference_rollouts.plugin.v1.HeaderMatch\"\xa3\x02\n\nRouteMatch\x12\x39\n\x06method\x18\x01 \x01(\x0b\x32).inference_rollouts.plugin.v1.StringMatch\x12\x37\n\x04path\x18\x02 \x01(\x0b\x32).inference_rollouts.plugin.v1.StringMatch\x12\x46\n\x07headers\x18\x03 \x03(\x0b\x32\x35.inference_rollouts.plugin.v1.RouteMatch.HeadersEntry\x1aY\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x38\n\x05value\x18\x02 \x01(\x0b\x32).inference_rollouts.plugin.v1.StringMatch:\x02\x38\x01\"\xbe\x01\n\x15SetMirrorRouteRequest\x12\x36\n\x07rollout\x18\x01 \x01(\x0b\x32%.inference_rollouts.plugin.v1.Rollout\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x37\n\x05match\x18\x03 \x03(\x0b\x32(.inference_rollouts.plugin.v1.RouteMatch\x12\x17\n\npercentage\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_percentage\"T\n\x1aRemoveManagedRoutesRequest\x12\x36\n\x07rollout\x18\x01 \x01(\x0b\x32%.inference_rollouts.plugin.v1.Rollout2\xf5\x06\n\rTrafficRouter\x12\x64\n\nInitPlugin\x12/.inference_rollouts.plugin.v1.InitPluginRequest\x1a%.inference_rollouts.plugin.v1.Outcome\x12\x64\n\nUpdateHash\x12/.inference_rollouts.plugin.v1.UpdateHashRequest\x1a%.inference_rollouts.plugin.v1.Outcome\x12\x62\n\tSetWeight\x12..inference_rollouts.plugin.v1.SetWeightRequest\x1a%.inference_rollouts.plugin.v1.Outcome\x12u\n\x0cVerifyWeight\x12\x31.inference_rollouts.plugin.v1.VerifyWeightRequest\x1a\x32.inference_rollouts.plugin.v1.VerifyWeightResponse\x12l\n\x0eSetHeaderRoute\x12\x33.inference_rollouts.plugin.v1.SetHeaderRouteRequest\x1a%.inference_rollouts.plugin.v1.Outcome\x12l\n\x0eSetMirrorRoute\x12\x33.inference_rollouts.plugin.v1.SetMirrorRouteRequest\x1a%.inference_rollouts.plugin.v1.Outcome\x12v\n\x13RemoveManagedRoutes\x12\x38.inference_rollouts.plugin.v1.RemoveManagedRoutesRequest\x1a%.inference_rollouts.plugin.v1.Outcome\x12i\n\x08\x44\x65scribe\x12-.inference_rollouts.plugin.v1.DescribeRequest\x1a..inference_rollouts.plugin.v1.DescribeResponseB(Z&inference-rollouts.io/plugin/bridge/pbb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,31 +41,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEIGHTDESTINATION']._serialized_start=356
   _globals['_WEIGHTDESTINATION']._serialized_end=440
   _globals['_INITPLUGINREQUEST']._serialized_start=442
-  _globals['_INITPLUGINREQUEST']._serialized_end=485
-  _globals['_UPDATEHASHREQUEST']._serialized_start=488
-  _globals['_UPDATEHASHREQUEST']._serialized_end=687
-  _globals['_SETWEIGHTREQUEST']._serialized_start=690
-  _globals['_SETWEIGHTREQUEST']._serialized_end=870
-  _globals['_VERIFYWEIGHTREQUEST']._serialized_start=873
-  _globals['_VERIFYWEIGHTREQUEST']._serialized_end=1056
-  _globals['_VERIFYWEIGHTRESPONSE']._serialized_start=1059
-  _globals['_VERIFYWEIGHTRESPONSE']._serialized_end=1240
-  _globals['_VERIFYWEIGHTRESPONSE_VERIFIED']._serialized_start=1177
-  _globals['_VERIFYWEIGHTRESPONSE_VERIFIED']._serialized_end=1240
-  _globals['_STRINGMATCH']._serialized_start=1242
-  _globals['_STRINGMATCH']._serialized_end=1301
-  _globals['_HEADERMATCH']._serialized_start=1303
-  _globals['_HEADERMATCH']._serialized_end=1395
-  _globals['_SETHEADERROUTEREQUEST']._serialized_start=1398
-  _globals['_SETHEADERROUTEREQUEST']._serialized_end=1549
-  _globals['_ROUTEMATCH']._serialized_start=1552
-  _globals['_ROUTEMATCH']._serialized_end=1843
-  _globals['_ROUTEMATCH_HEADERSENTRY']._serialized_start=1754
-  _globals['_ROUTEMATCH_HEADERSENTRY']._serialized_end=1843
-  _globals['_SETMIRRORROUTEREQUEST']._serialized_start=1846
-  _globals['_SETMIRRORROUTEREQUEST']._serialized_end=2036
-  _globals['_REMOVEMANAGEDROUTESREQUEST']._serialized_start=2038
-  _globals['_REMOVEMANAGEDROUTESREQUEST']._serialized_end=2122
-  _globals['_TRAFFICROUTER']._serialized_start=2125
-  _globals['_TRAFFICROUTER']._serialized_end=2903
+  _globals['_INITPLUGINREQUEST']._serialized_end=503
+  _globals['_DESCRIBEREQUEST']._serialized_start=505
+  _globals['_DESCRIBEREQUEST']._serialized_end=522
+  _globals['_DESCRIBERESPONSE']._serialized_start=525
+  _globals['_DESCRIBERESPONSE']._serialized_end=703
+  _globals['_BRIDGE']._serialized_start=705
+  _globals['_BRIDGE']._serialized_end=773
+  _globals['_UPDATEHASHREQUEST']._serialized_start=776
+  _globals['_UPDATEHASHREQUEST']._serialized_end=975
+  _globals['_SETWEIGHTREQUEST']._serialized_start=978
+  _globals['_SETWEIGHTREQUEST']._serialized_end=1158
+  _globals['_VERIFYWEIGHTREQUEST']._serialized_start=1161
+  _globals['_VERIFYWEIGHTREQUEST']._serialized_end=1344
+  _globals['_VERIFYWEIGHTRESPONSE']._serialized_start=1347
+  _globals['_VERIFYWEIGHTRESPONSE']._serialized_end=1528
+  _globals['_VERIFYWEIGHTRESPONSE_VERIFIED']._serialized_start=1465
+  _globals['_VERIFYWEIGHTRESPONSE_VERIFIED']._serialized_end=1528
+  _globals['_STRINGMATCH']._serialized_start=1530
+  _globals['_STRINGMATCH']._serialized_end=1589
+  _globals['_HEADERMATCH']._serialized_start=1591
+  _globals['_HEADERMATCH']._serialized_end=1683
+  _globals['_SETHEADERROUTEREQUEST']._serialized_start=1686
+  _globals['_SETHEADERROUTEREQUEST']._serialized_end=1837
+  _globals['_ROUTEMATCH']._serialized_start=1840
+  _globals['_ROUTEMATCH']._serialized_end=2131
+  _globals['_ROUTEMATCH_HEADERSENTRY']._serialized_start=2042
+  _globals['_ROUTEMATCH_HEADERSENTRY']._serialized_end=2131
+  _globals['_SETMIRRORROUTEREQUEST']._serialized_start=2134
+  _globals['_SETMIRRORROUTEREQUEST']._serialized_end=2324
+  _globals['_REMOVEMANAGEDROUTESREQUEST']._serialized_start=2326
+  _globals['_REMOVEMANAGEDROUTESREQUEST']._serialized_end=2410
+  _globals['_TRAFFICROUTER']._serialized_start=2413
+  _globals['_TRAFFICROUTER']._serialized_end=3298
 # @@protoc_insertion_point(module_scope)

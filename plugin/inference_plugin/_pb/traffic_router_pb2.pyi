@@ -48,10 +48,44 @@ class WeightDestination(_message.Message):
     def __init__(self, service_name: _Optional[str] = ..., pod_template_hash: _Optional[str] = ..., weight: _Optional[int] = ...) -> None: ...
 
 class InitPluginRequest(_message.Message):
-    __slots__ = ("bridge_version",)
+    __slots__ = ("bridge_version", "protocol")
     BRIDGE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     bridge_version: str
-    def __init__(self, bridge_version: _Optional[str] = ...) -> None: ...
+    protocol: int
+    def __init__(self, bridge_version: _Optional[str] = ..., protocol: _Optional[int] = ...) -> None: ...
+
+class DescribeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DescribeResponse(_message.Message):
+    __slots__ = ("server_version", "protocol", "ready", "rollouts", "bridges", "lease", "leads")
+    SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
+    BRIDGES_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    LEADS_FIELD_NUMBER: _ClassVar[int]
+    server_version: str
+    protocol: int
+    ready: bool
+    rollouts: int
+    bridges: _containers.RepeatedCompositeFieldContainer[Bridge]
+    lease: str
+    leads: bool
+    def __init__(self, server_version: _Optional[str] = ..., protocol: _Optional[int] = ..., ready: _Optional[bool] = ..., rollouts: _Optional[int] = ..., bridges: _Optional[_Iterable[_Union[Bridge, _Mapping]]] = ..., lease: _Optional[str] = ..., leads: _Optional[bool] = ...) -> None: ...
+
+class Bridge(_message.Message):
+    __slots__ = ("version", "protocol", "announced_ago_s")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    ANNOUNCED_AGO_S_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    protocol: int
+    announced_ago_s: float
+    def __init__(self, version: _Optional[str] = ..., protocol: _Optional[int] = ..., announced_ago_s: _Optional[float] = ...) -> None: ...
 
 class UpdateHashRequest(_message.Message):
     __slots__ = ("rollout", "canary_hash", "stable_hash", "additional_destinations")

@@ -74,6 +74,11 @@ class TrafficRouterStub:
                 request_serializer=inference__plugin_dot___pb_dot_traffic__router__pb2.RemoveManagedRoutesRequest.SerializeToString,
                 response_deserializer=inference__plugin_dot___pb_dot_traffic__router__pb2.Outcome.FromString,
                 _registered_method=True)
+        self.Describe = channel.unary_unary(
+                '/inference_rollouts.plugin.v1.TrafficRouter/Describe',
+                request_serializer=inference__plugin_dot___pb_dot_traffic__router__pb2.DescribeRequest.SerializeToString,
+                response_deserializer=inference__plugin_dot___pb_dot_traffic__router__pb2.DescribeResponse.FromString,
+                _registered_method=True)
 
 
 class TrafficRouterServicer:
@@ -126,6 +131,13 @@ class TrafficRouterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Describe(self, request, context):
+        """Not of Argo's: what `inference-rollouts plugin doctor` asks a server about itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrafficRouterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +175,11 @@ def add_TrafficRouterServicer_to_server(servicer, server):
                     servicer.RemoveManagedRoutes,
                     request_deserializer=inference__plugin_dot___pb_dot_traffic__router__pb2.RemoveManagedRoutesRequest.FromString,
                     response_serializer=inference__plugin_dot___pb_dot_traffic__router__pb2.Outcome.SerializeToString,
+            ),
+            'Describe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Describe,
+                    request_deserializer=inference__plugin_dot___pb_dot_traffic__router__pb2.DescribeRequest.FromString,
+                    response_serializer=inference__plugin_dot___pb_dot_traffic__router__pb2.DescribeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -359,6 +376,33 @@ class TrafficRouter:
             '/inference_rollouts.plugin.v1.TrafficRouter/RemoveManagedRoutes',
             inference__plugin_dot___pb_dot_traffic__router__pb2.RemoveManagedRoutesRequest.SerializeToString,
             inference__plugin_dot___pb_dot_traffic__router__pb2.Outcome.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Describe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference_rollouts.plugin.v1.TrafficRouter/Describe',
+            inference__plugin_dot___pb_dot_traffic__router__pb2.DescribeRequest.SerializeToString,
+            inference__plugin_dot___pb_dot_traffic__router__pb2.DescribeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -31,6 +31,8 @@ def test_what_the_controller_calls_is_what_the_contract_offers() -> None:
         "SetHeaderRoute",
         "SetMirrorRoute",
         "RemoveManagedRoutes",
+        # Ours, for `plugin doctor`.
+        "Describe",
     }
 
 
