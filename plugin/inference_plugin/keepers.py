@@ -39,7 +39,7 @@ class Keepers:
         return keeper
 
     def wake_all(self) -> None:
-        """Have every keeper look: after the first read of the cluster.
+        """Have every keeper look: after the first read of the cluster, or when this server leads.
 
         What was managed for Rollouts that ended while the server was away is given up.
         """
@@ -58,6 +58,10 @@ class Keepers:
         for keeper in self._keepers.values():
             keeper.wake()
 
+    def __len__(self) -> int:
+        """How many Rollouts are routed here."""
+        return len(self._keepers)
+
     async def stop(self) -> None:
         """End all background loops."""
         for keeper in self._keepers.values():
@@ -68,7 +72,8 @@ class Keepers:
 
     def _end(self, ended: Ended) -> None:
         """Give up in the background what an ended Rollout has managed, if there is anything."""
-        if not self._tools.cluster.carriers(str(ended.key)):
+        if not self._tools.leadership.leads or not self._tools.cluster.carriers(str(ended.key)):
+            # A new leader looks for what ended before it led.
             return
         work = release_ended(ended, self._tools)
         task = asyncio.get_running_loop().create_task(work, name=f"release {ended.key}")

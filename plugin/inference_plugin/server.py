@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import signal
 import socket
 from dataclasses import dataclass
@@ -15,19 +16,22 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import start_http_server
 
+from inference_common.errors import KubeError
 from inference_common.kube import Kube
 from inference_plugin._pb import traffic_router_pb2 as pb
 from inference_plugin._pb import traffic_router_pb2_grpc as pb_grpc
 from inference_plugin.cluster import Cluster
 from inference_plugin.events import Recorder
 from inference_plugin.keepers import Keepers
+from inference_plugin.leadership import AlwaysLeads, Leadership
 from inference_plugin.locks import ObjectLocks, WaitSlots
 from inference_plugin.servicer import Servicer
 from inference_plugin.telemetry import Metrics
+from inference_plugin.tls import CertificateFiles, Certificates, KnownCallers
 from inference_plugin.tools import Tools
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from inference_plugin.carriers import Permissions
@@ -37,14 +41,28 @@ _log = structlog.get_logger(__name__)
 _WAIT_SLOTS: Final = 5
 """Calls that may wait at once: half of the controller's ten workers (--rollout-threads)."""
 _GRACE_S: Final = 5.0
+_RELEASE_S: Final = 2.0
+_PING_MS: Final = 5000
+"""Below the bridge's interval between pings (bridge/connect.go), which a server may refuse."""
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["TrafficRouter"].full_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the command line says. ``metrics`` is (host, port), None for no metrics."""
+    """What the command line says. ``metrics`` is (host, port), None for no metrics.
 
-    socket: Path
+    At least one of ``socket`` and ``address`` (HOST:PORT, with ``certificates``) is served.
+    ``callers`` are the names of client certificates that are let in, none for all that the
+    authority has issued. ``lease`` is (namespace, name), None for a server that is alone.
+    """
+
+    socket: Path | None = None
+    address: str | None = None
+    certificates: CertificateFiles | None = None
+    callers: frozenset[str] = frozenset()
+    connection_age_s: float = 600.0
+    lease: tuple[str, str] | None = None
+    identity: str = ""
     metrics: tuple[str, int] | None = None
     kubeconfig: str | None = None
     permissions: Permissions
@@ -82,6 +100,7 @@ async def _serve_router(
     writer = asyncio.get_running_loop().create_task(recorder.run(), name="events")
     stack.callback(writer.cancel)
     cluster = Cluster(kube, metrics)
+    leadership = _leadership(kube, settings, lambda: keepers.wake_all())  # noqa: PLW0108
     keepers = Keepers(
         Tools(
             cluster=cluster,
@@ -90,30 +109,35 @@ async def _serve_router(
             locks=ObjectLocks(),
             slots=WaitSlots(_WAIT_SLOTS),
             permissions=settings.permissions,
+            leadership=leadership,
         )
     )
     stack.push_async_callback(keepers.stop)
     await stack.enter_async_context(cluster)
     # Bound before the caches are full: the bridge gets a clear answer at once, and health says
     # when the server is ready.
-    path = settings.socket
-    free_socket(path)
-    server = aio.server()
-    pb_grpc.add_TrafficRouterServicer_to_server(Servicer(cluster, keepers, metrics), server)
+    server = _server(settings)
+    servicer = Servicer(cluster, keepers, metrics, leadership)
+    pb_grpc.add_TrafficRouterServicer_to_server(servicer, server)
     states = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(states, server)
     await states.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     await states.set(_SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
-    server.add_insecure_port(f"unix:{path}")
-    await server.start()
-    path.chmod(0o660)
-    stack.callback(lambda: path.unlink(missing_ok=True))
-    _log.info("listening", socket=str(path), api_server=kube.host)
+    await _listen(server, settings, stack)
+    _log.info(
+        "listening",
+        **({"socket": str(settings.socket)} if settings.socket else {}),
+        **({"address": settings.address} if settings.address else {}),
+        api_server=kube.host,
+    )
     synced = asyncio.get_running_loop().create_task(cluster.synced())
     stopping = asyncio.get_running_loop().create_task(stop.wait())
     await asyncio.wait({synced, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not stop.is_set():
         keepers.wake_all()
+        if isinstance(leadership, Leadership):
+            # Only a server that knows the cluster may look after it.
+            await stack.enter_async_context(_competing(leadership))
         await states.set("", health_pb2.HealthCheckResponse.SERVING)
         await states.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         _log.info("ready")
@@ -123,6 +147,75 @@ async def _serve_router(
     _log.info("stopping", grace_s=_GRACE_S)
     await states.enter_graceful_shutdown()
     await server.stop(_GRACE_S)
+
+
+def _leadership(
+    kube: Kube, settings: Settings, woken: Callable[[], None]
+) -> Leadership | AlwaysLeads:
+    if settings.lease is None:
+        return AlwaysLeads()
+    namespace, name = settings.lease
+    identity = settings.identity or f"{socket.gethostname()}_{secrets.token_hex(4)}"
+    return Leadership(
+        kube,
+        namespace,
+        name,
+        identity=identity,
+        on_change=lambda leads: woken() if leads else None,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _competing(leadership: Leadership) -> AsyncIterator[None]:
+    """Compete for the Lease; give it up at the end, so that another server need not wait."""
+    task = asyncio.get_running_loop().create_task(leadership.run(), name="lease")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        try:
+            async with asyncio.timeout(_RELEASE_S):
+                await leadership.release()
+        except (KubeError, TimeoutError) as error:
+            _log.warning("lease not released", lease=leadership.lease, error=str(error))
+
+
+def _server(settings: Settings) -> aio.Server:
+    if settings.address is None:
+        return aio.server()
+    age_ms = round(settings.connection_age_s * 1000)
+    options = [
+        # A connection outlives its certificate: it is renewed now and then, between two calls.
+        ("grpc.max_connection_age_ms", age_ms),
+        ("grpc.max_connection_age_grace_ms", round(_GRACE_S * 1000)),
+        # The bridge pings, to notice a server that is gone without a word.
+        ("grpc.http2.min_ping_interval_without_data_ms", _PING_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # A second server on the same port would get half of the calls.
+        ("grpc.so_reuseport", 0),
+    ]
+    return aio.server(interceptors=(KnownCallers(settings.callers),), options=options)
+
+
+async def _listen(server: aio.Server, settings: Settings, stack: contextlib.AsyncExitStack) -> None:
+    """Bind what is to be served, and start. Raises RuntimeError and CertificateError."""
+    path = settings.socket
+    if path is not None:
+        free_socket(path)
+        server.add_insecure_port(f"unix:{path}")
+    if settings.address is not None and settings.certificates is not None:
+        credentials = Certificates(settings.certificates).credentials()
+        try:
+            server.add_secure_port(settings.address, credentials)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"{settings.address} can't be listened on: {error}. Choose another --address."
+            ) from error
+    await server.start()
+    if path is not None:
+        path.chmod(0o660)
+        stack.callback(lambda: path.unlink(missing_ok=True))
 
 
 def free_socket(path: Path) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from inference_plugin.leadership import AlwaysLeads
 
 if TYPE_CHECKING:
     from inference_plugin.carriers import Permissions
     from inference_plugin.cluster import Cluster
     from inference_plugin.events import Recorder
+    from inference_plugin.leadership import Leadership
     from inference_plugin.locks import ObjectLocks, WaitSlots
     from inference_plugin.telemetry import Metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """The cluster, the ways to tell of it, and the bounds on what is done at once."""
+    """The cluster, the ways to tell of it, and the bounds on what is done at once.
+
+    ``leadership`` says whether this server looks after drift and ends of life, or only answers.
+    """
 
     cluster: Cluster
     recorder: Recorder
@@ -23,3 +29,4 @@ class Tools:
     locks: ObjectLocks
     slots: WaitSlots
     permissions: Permissions
+    leadership: Leadership | AlwaysLeads = field(default_factory=AlwaysLeads)
