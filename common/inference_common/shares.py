@@ -95,6 +95,21 @@ def decode(text: str) -> PoolShares:
     )
 
 
+def commanded_weights(text: str, rollout: str, uid: str) -> dict[str, int] | None:
+    """The versions' weights that the plugin's own mark on the pool tells (``names``' commanded).
+
+    The plugin writes mark and shares in one patch, so that shares which the mark contradicts were
+    written by somebody else. None where the mark does not tell.
+    """
+    try:
+        entry = json.loads(text)[rollout]
+        if entry["uid"] != uid:
+            return None
+        return {str(version): int(weight) for _, version, weight in entry["refs"]}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
 def digest(text: str) -> str:
     """What a picker acknowledges: the first 16 hexadecimal digits of the text's SHA-256."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_DIGITS]

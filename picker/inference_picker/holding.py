@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inference_common.shares import PoolShares, SharesError, decode, digest
+from inference_common.shares import PoolShares, SharesError, commanded_weights, decode, digest
 
 if TYPE_CHECKING:
     from inference_common.governing import Governor
@@ -24,7 +24,7 @@ class State(enum.StrEnum):
     KEPT = "kept"
     """It is gone or unreadable: the last shares stay in force."""
     REFUSED = "refused"
-    """It is older than the shares that are held."""
+    """It is older than the shares that are held, or was written by somebody else."""
     FREE = "free"
     """Nobody divides this pool: every version is served."""
 
@@ -53,11 +53,19 @@ class Held:
         }
 
 
-def hold(held: Held, text: str | None, governor: Governor | None, *, known: bool) -> Held:
+def hold(
+    held: Held,
+    text: str | None,
+    governor: Governor | None,
+    *,
+    known: bool,
+    mark: str = "",
+) -> Held:
     """What to hold after a look at the pool.
 
-    ``text`` is the annotation, ``governor`` the Rollout that divides the pool; ``known`` is
-    whether the Rollouts have been read, without which their absence means nothing.
+    ``text`` is the annotation, ``mark`` the plugin's own one beside it, ``governor`` the Rollout
+    that divides the pool; ``known`` is whether the Rollouts have been read, without which their
+    absence means nothing.
     """
     if text is None:
         if governor is None and (known or held.shares is None):
@@ -74,6 +82,14 @@ def hold(held: Held, text: str | None, governor: Governor | None, *, known: bool
             digest=held.digest,
             state=State.REFUSED,
             problem=f"counter {found.counter} is older than {last.counter}",
+        )
+    commanded = commanded_weights(mark, found.rollout, found.uid)
+    if last is not None and commanded is not None and commanded != dict(found.weights):
+        return Held(
+            shares=last,
+            digest=held.digest,
+            state=State.REFUSED,
+            problem=f"shares {dict(found.weights)} are not what was commanded ({commanded})",
         )
     return Held(shares=found, digest=digest(text), state=State.APPLIED)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +51,19 @@ def test_an_older_value_is_refused_but_another_rollouts_is_not() -> None:
     assert (found.shares, found.state) == (APPLIED.shares, State.REFUSED)
     again = hold(APPLIED, text(4, canary=50, uid="v"), GOVERNOR, known=True)
     assert again.state is State.APPLIED
+
+
+def test_a_value_that_the_plugins_own_mark_contradicts_is_refused() -> None:
+    mark = json.dumps({"llm/chat": {"uid": "u", "refs": [["", "h1", 90], ["", "h2", 10]]}})
+    found = hold(APPLIED, text(6, canary=50), GOVERNOR, known=True, mark=mark)
+    assert (found.shares, found.state) == (APPLIED.shares, State.REFUSED)
+    assert hold(APPLIED, text(6), GOVERNOR, known=True, mark=mark).state is State.APPLIED
+
+
+@pytest.mark.parametrize("mark", ["", "?", "[]", '{"llm/chat": {"uid": "v", "refs": []}}'], ids=str)
+def test_a_mark_that_tells_nothing_decides_nothing(mark: str) -> None:
+    found = hold(APPLIED, text(6, canary=50), GOVERNOR, known=True, mark=mark)
+    assert found.state is State.APPLIED
 
 
 @pytest.mark.parametrize("spoiled", [None, "{"], ids=str)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from inference_common.errors import KubeError
 from inference_common.kube import INFERENCEPOOL, POD, SERVICE
 from inference_common.names import COMMANDED_ANNOTATION, HASH_LABEL, SHARES_ANNOTATION
-from inference_common.shares import PoolShares, decode, digest, encode
+from inference_common.shares import PoolShares, commanded_weights, decode, digest, encode
 from inference_plugin import commanded
 from inference_plugin.carriers import Permissions
 from inference_plugin.config import parse_config
@@ -146,6 +146,14 @@ async def test_a_version_without_ready_pods_is_given_no_more_than_it_has() -> No
     assert [wait.message for wait in found.waits] == ["h2 is not ready"]
     await settle(cluster, 0, ready=frozenset())
     assert value(cluster).weights == {"h1": 100, "h2": 0}
+
+
+async def test_the_mark_beside_the_shares_says_the_same() -> None:
+    cluster = a_cluster()
+    for desired in (0, 10, 50):
+        await settle(cluster, desired)
+        mark = pool_of(cluster)["metadata"]["annotations"][COMMANDED_ANNOTATION]
+        assert commanded_weights(mark, ROLLOUT, "u") == value(cluster).weights
 
 
 async def test_a_third_version_leaves_with_the_next_command() -> None:
@@ -363,7 +371,7 @@ def a_command(desired: int, config: Object | None = None) -> Command:
             max_weight=100,
         ),
         hashes=Hashes(stable="h1", canary="h2"),
-        weighting=Weighting(desired=desired, additional={}),
+        weighting=Weighting(desired=desired),
     )
 
 
