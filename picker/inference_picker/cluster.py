@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
+import structlog
+
 from inference_common.kube import POD
-from inference_common.names import HASH_LABEL, VERSION_LABEL
+from inference_common.names import (
+    COMMANDED_ANNOTATION,
+    HASH_LABEL,
+    SHARES_ANNOTATION,
+    VERSION_LABEL,
+)
 from inference_common.pods import is_member, takes_requests
 from inference_common.pools import POOLS, ports_of, selector_of
 from inference_common.watching import WatchCache
 from inference_picker.errors import ConfigError
+from inference_picker.holding import Held, hold
 from inference_picker.model_splits import SplitWatch
 from inference_picker.pool import Endpoint, PoolSnapshot, make_snapshot
+from inference_picker.rollout_watch import RolloutWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from inference_common.kube import Kube, Resource
+
+
+_log = structlog.get_logger(__name__)
 
 
 def pool_resource(group: str) -> Resource:
@@ -66,6 +78,8 @@ class ClusterSource:
         # the new one must be known at once.
         self._pods = WatchCache(kube, POD, namespace)
         self._splits = SplitWatch(kube, namespace, self._forget)
+        self._rollouts = RolloutWatch(kube, namespace, self._forget)
+        self._held = Held()
         self._listed: dict[str, frozenset[str]] = {}
         self._snapshot: PoolSnapshot | None = None
 
@@ -74,17 +88,19 @@ class ClusterSource:
             cache.subscribe(lambda _type, _obj: self._forget())
             cache.start()
         self._splits.start()
+        self._rollouts.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._splits.stop()
+        await self._rollouts.stop()
         for cache in (self._pools, self._pods):
             await cache.stop()
 
     @property
     def is_ready(self) -> bool:
         """Whether the pool exists, and its pods and splits have been listed."""
-        synced = self._pods.is_synced and self._splits.is_known
+        synced = self._pods.is_synced and self._splits.is_known and self._rollouts.is_known
         return synced and self._pool() is not None
 
     async def synced(self) -> None:
@@ -92,6 +108,7 @@ class ClusterSource:
         await self._pools.synced()
         await self._pods.synced()
         await self._splits.known()
+        await self._rollouts.known()
 
     def snapshot(self) -> PoolSnapshot:
         """The pool as the API server last described it; empty while it does not exist."""
@@ -99,9 +116,11 @@ class ClusterSource:
             pool = self._pool()
             if pool is None:
                 return PoolSnapshot()
+            self._hold(pool)
             self._snapshot = make_snapshot(
                 endpoints_of(pool, self._pods.items(), self._listed),
                 self._splits.splits(self.name, self.group),
+                self._held,
             )
         return self._snapshot
 
@@ -117,6 +136,20 @@ class ClusterSource:
 
     def _pool(self) -> dict[str, Any] | None:
         return self._pools.get(self.name, self.namespace)
+
+    def _hold(self, pool: Mapping[str, Any]) -> None:
+        annotations = pool["metadata"].get("annotations") or {}
+        held = hold(
+            self._held,
+            annotations.get(SHARES_ANNOTATION),
+            self._rollouts.governor(self.name, self.group),
+            known=self._rollouts.is_known,
+            mark=annotations.get(COMMANDED_ANNOTATION, ""),
+        )
+        if held != self._held:
+            log = _log.warning if held.problem else _log.info
+            log("shares of versions", pool=f"{self.namespace}/{self.name}", **held.document())
+        self._held = held
 
     def _forget(self) -> None:
         self._snapshot = None

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from inference_picker.holding import Held
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -22,11 +24,15 @@ class Endpoint:
     version: str = ""
     models: frozenset[str] | None = None
     """Model and adapter names it lists, or None while that is unknown."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the pod."""
+    terminating: bool = False
+    """Whether the pod is being deleted; it is picked only where no other one is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSnapshot:
-    """The pool at one moment. Pods that are unready or terminating are not in it."""
+    """The pool at one moment. Pods that are unready are not in it."""
 
     endpoints: tuple[Endpoint, ...] = ()
     splits: Mapping[str, ModelSplit] = field(default_factory=dict)
@@ -34,13 +40,17 @@ class PoolSnapshot:
     """The split of every model name that has none of its own."""
     names: frozenset[str] = frozenset()
     """Every model name that an endpoint lists or a split mentions."""
+    held: Held = field(default_factory=Held)
+    """How requests are divided between versions, where a Rollout divides them."""
 
     def find(self, address: str) -> Endpoint | None:
         """The endpoint of this address."""
         return next((each for each in self.endpoints if each.address == address), None)
 
 
-def make_snapshot(endpoints: Iterable[Endpoint], splits: Iterable[ModelSplit] = ()) -> PoolSnapshot:
+def make_snapshot(
+    endpoints: Iterable[Endpoint], splits: Iterable[ModelSplit] = (), held: Held | None = None
+) -> PoolSnapshot:
     """A snapshot of these endpoints and splits; of two splits for one model the first counts."""
     members = tuple(endpoints)
     by_model: dict[str, ModelSplit] = {}
@@ -60,6 +70,7 @@ def make_snapshot(endpoints: Iterable[Endpoint], splits: Iterable[ModelSplit] = 
         splits=MappingProxyType(by_model),
         other=other,
         names=frozenset(names),
+        held=held or Held(),
     )
 
 

@@ -129,7 +129,10 @@ def picker(name: str, pool_name: str, *, resource: Resource = INFERENCEPOOL) -> 
 def picker_rights() -> list[Object]:
     """ServiceAccount, Role and RoleBinding that every picker of a namespace uses."""
     verbs = ["get", "list", "watch"]
-    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}]
+    rules = [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": verbs},
+        {"apiGroups": ["argoproj.io"], "resources": ["rollouts"], "verbs": verbs},
+    ]
     kinds = ["inferencepools", "inferencemodels", "inferencemodelrewrites"]
     groups = (INFERENCEPOOL.group, INFERENCEPOOL_X.group, INFERENCEMODELREWRITE.group)
     rules += [{"apiGroups": [group], "resources": kinds, "verbs": verbs} for group in groups]
