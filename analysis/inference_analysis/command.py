@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from inference_analysis.argo.acknowledge_command import acknowledge
+from inference_analysis.argo.lint_command import lint
+from inference_analysis.argo.run_command import run
+from inference_analysis.argo.serve_command import serve
+from inference_analysis.argo.template_command import template
 from inference_analysis.calibrate_command import calibrate
 from inference_analysis.capture_command import capture
 from inference_analysis.evaluate_command import evaluate
@@ -21,6 +26,11 @@ app.command()(evaluate)
 app.command()(replay)
 app.command()(calibrate)
 app.command()(plan)
+app.command()(acknowledge)
+app.command()(lint)
+app.command()(run)
+app.command()(serve)
+app.command()(template)
 
 
 @app.callback()

@@ -4,7 +4,9 @@
 
     AnalysisError
     ├── InputError       the user or the collector: the cells file cannot be used
-    └── PrometheusError  whoever runs Prometheus: it did not give a whole answer
+    ├── EndpointError    whoever runs a model or the judge: its answers say nothing
+    ├── PrometheusError  whoever runs Prometheus: it did not give a whole answer
+    └── LedgerError      nobody, or who else writes the ledger: a look could not be booked
 """
 
 from __future__ import annotations
@@ -26,5 +28,13 @@ class InputError(AnalysisError):
         self.problems = problems
 
 
+class EndpointError(AnalysisError):
+    """A model endpoint (or judge) that was not reached, refuses, or does not do its part."""
+
+
 class PrometheusError(AnalysisError):
     """Prometheus was not reached, refused, or answered in part only; the same may work later."""
+
+
+class LedgerError(AnalysisError):
+    """The ledger could not be written; without a booking no verdict is given."""

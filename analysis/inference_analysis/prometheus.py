@@ -6,7 +6,9 @@ default and waits for as long as a Retry-After header says; all three are set ri
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import requests
@@ -53,6 +55,8 @@ class Access:
     client_certificate: tuple[Path, Path] | None = None
     tenant: str = ""
     """X-Scope-OrgID of Mimir, Cortex and Loki."""
+    chunk_s: float = 3600.0
+    """Longest stretch that one query asks for: a server refuses more samples than it may load."""
 
 
 class Prometheus:
@@ -97,13 +101,20 @@ class Prometheus:
         self._client.close()
 
     def samples(self, selector: str, *, since_s: float, until_s: float) -> list[dict[str, Any]]:
-        """``data.result`` of all raw samples after ``since_s`` up to ``until_s``, one query.
+        """``data.result`` of all raw samples after ``since_s`` up to ``until_s``.
 
-        A range selector in an instant query returns samples as scraped. A range query would return
+        One query for each ``Access.chunk_s``. A range selector in an instant query returns samples as scraped. A range query would return
         values up to five minutes old at each step and so hide gaps and restarts.
 
         Raises PrometheusError.
         """
+        count = max(1, math.ceil((until_s - since_s) / self._access.chunk_s - 1e-9))
+        edges = [since_s + (until_s - since_s) * i / count for i in range(count + 1)]
+        parts = [self._part(selector, since_s=a, until_s=b) for a, b in pairwise(edges)]
+        return parts[0] if count == 1 else _joined(parts)
+
+    def _part(self, selector: str, *, since_s: float, until_s: float) -> list[dict[str, Any]]:
+        """One query."""
         milliseconds = max(1, round((until_s - since_s) * 1000))
         url = self._access.url
         try:
@@ -159,6 +170,21 @@ class Prometheus:
                 f"{_short('; '.join(map(str, body['warnings'])))}. Nothing is judged on a part; "
                 "see to the stores behind it and try again"
             )
+
+
+def _joined(parts: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The same series of consecutive parts as one; a sample at their common edge counts once."""
+    found: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
+    for entry in (entry for part in parts for entry in part):
+        key = tuple(sorted(entry["metric"].items()))
+        if key not in found:
+            found[key] = {"metric": entry["metric"]}
+        for kind in ("values", "histograms"):
+            if kind in entry:
+                before = found[key].setdefault(kind, [])
+                last = before[-1][0] if before else -math.inf
+                before += [sample for sample in entry[kind] if sample[0] > last]
+    return list(found.values())
 
 
 def _remedy(text: str) -> str:

@@ -62,6 +62,7 @@ _RESOURCES: Final = {
         Resource("rbac.authorization.k8s.io", "v1", "roles", "Role"),
         Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding"),
         Resource("inference.networking.x-k8s.io", "v1alpha2", "inferencepools", "InferencePool"),
+        Resource("argoproj.io", "v1alpha1", "analysistemplates", "AnalysisTemplate"),
     )
 }
 

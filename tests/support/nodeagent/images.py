@@ -23,6 +23,7 @@ ENTRYPOINTS: Final[dict[str, tuple[str, ...]]] = {
     "vllm/vllm-openai": (*_SIMULATED_VLLM, "--host", f"$({POD_ADDRESS})"),
     "inference-rollouts/picker": ("inference-rollouts", "picker", "serve"),
     "inference-rollouts/prober": ("inference-rollouts", "prober"),
+    "inference-rollouts/analysis": ("inference-rollouts", "analysis"),
 }
 
 

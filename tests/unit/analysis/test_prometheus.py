@@ -245,3 +245,16 @@ def test_gate_on_a_metric_that_nobody_has_is_refused(
     result = CliRunner().invoke(app, ["capture", *fixed, *options])
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"--alias {metric}=NAME" in result.stderr
+
+
+def test_a_long_stretch_is_asked_for_in_parts_and_joined(server: Answers) -> None:
+    # The sample at the common edge (40.25) is in both parts: Prometheus 2 closes both ends.
+    def part(*times: float) -> bytes:
+        entry = {"metric": {"pod": "a"}, "values": [[t, "1"] for t in times]}
+        data = {"resultType": "matrix", "result": [entry]}
+        return json.dumps({"status": "success", "data": data}).encode()
+
+    server.bodies = {"time=40.250": part(20, 40.25), "time=70.500": part(40.25, 60)}
+    found = ask(server.url, chunk_s=40.0)
+    assert found == [{"metric": {"pod": "a"}, "values": [[20, "1"], [40.25, "1"], [60, "1"]]}]
+    assert len(server.asked) == 2

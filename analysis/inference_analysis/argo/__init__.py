@@ -1,0 +1,1 @@
+"""The analysis inside of Argo Rollouts: Jobs, the Web provider, templates, ledger."""

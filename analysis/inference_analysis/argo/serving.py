@@ -1,0 +1,130 @@
+"""The endpoint of Argo's Web provider: one POST a measurement, one JSON object back.
+
+A measurement that must wait for its look is told ``wait``; the template counts that as a success.
+What cannot be judged is ``pause``, so that no fault of ours aborts a Rollout. Only an API server
+that does not answer is an HTTP error (503), which Argo Rollouts asks again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from inference_analysis.argo.protocol import Outcome
+from inference_analysis.argo.runs import running_run
+from inference_analysis.argo.working import analysis_of
+from inference_analysis.errors import AnalysisError, InputError
+from inference_common.errors import KubeError
+from inference_common.kube import Kube
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from inference_analysis.argo.books import Entry
+
+PATH: Final = "/v1/analysis"
+_ACTIONS: Final = {
+    Outcome.SUCCESSFUL: "proceed",
+    Outcome.FAILED: "abort",
+    Outcome.INCONCLUSIVE: "pause",
+}
+_KUBE: Final = web.AppKey("kube", Kube)
+_PINNED: Final = web.AppKey("pinned", dict[str, Any])
+_LARGEST_BODY: Final = 256 * 1024
+
+
+class Question(BaseModel):
+    """What the template's jsonBody says."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=False
+    )
+
+    namespace: str
+    rollout: str
+    canary_hash: str
+    stable_hash: str
+    metric: str
+    config: dict[str, Any] = {}
+
+
+def application(kube: Kube, pinned: Mapping[str, Any]) -> web.Application:
+    """The server's application; ``pinned`` are the sections that no request may set."""
+    app = web.Application(client_max_size=_LARGEST_BODY)
+    app[_KUBE] = kube
+    app[_PINNED] = dict(pinned)
+    app.router.add_post(PATH, _measure)
+    app.router.add_get("/healthz", _healthy)
+    app.router.add_get("/readyz", _healthy)
+    return app
+
+
+async def _healthy(_: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+async def _measure(request: web.Request) -> web.Response:
+    kube, pinned = request.app[_KUBE], request.app[_PINNED]
+    try:
+        question = _question(await request.text())
+        return web.json_response(await _answer(kube, question, pinned))
+    except KubeError as error:
+        structlog.get_logger().warning("the API server does not answer", problem=str(error))
+        return web.json_response({"error": str(error)}, status=503)
+    except AnalysisError as error:
+        structlog.get_logger().warning("a measurement cannot be made", problem=str(error))
+        why = f"why: {' | '.join(str(error).splitlines())}"
+        return web.json_response(_said("pause", ["INCONCLUSIVE, pause", why]))
+
+
+def _question(text: str) -> Question:
+    try:
+        question = Question.model_validate_json(text)
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise InputError(
+            f"the request's {'.'.join(map(str, found['loc'])) or 'body'}: {found['msg']}. "
+            "Generate the template with `analysis template --provider web`"
+        ) from error
+    if "prometheus" in question.config:
+        raise InputError(
+            "config.prometheus: not taken from a request, it would send the server's credentials "
+            "anywhere. Set it with `analysis serve --config`"
+        )
+    return question
+
+
+async def _answer(kube: Kube, question: Question, pinned: Mapping[str, Any]) -> dict[str, Any]:
+    run = await running_run(
+        kube, question.namespace, question.rollout, question.canary_hash, question.metric
+    )
+    analysis = await analysis_of(
+        kube,
+        run,
+        question.metric,
+        canary_hash=question.canary_hash,
+        stable_hash=question.stable_hash,
+        config=question.config,
+        pinned=pinned,
+    )
+    # The last measurement of a step must say something: nothing asks again after it.
+    settings = analysis.settings.model_copy(update={"max_wait": 0.0, "retry_for": 0.0})
+    entry = await dataclasses.replace(analysis, settings=settings).advance(time.time())
+    if entry is None:
+        return _said("wait", [])
+    return _said(_ACTIONS[entry.outcome], entry.lines, entry)
+
+
+def _said(action: str, lines: Sequence[str], entry: Entry | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = {"action": action}
+    if lines:
+        found["lines"] = list(lines)
+    if entry is not None:
+        found |= {"verdict": entry.verdict, "analysisRun": entry.run}
+    return found

@@ -1,0 +1,166 @@
+"""Rollouts whose steps the analysis decides, on simulated vLLM pods under traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from inference_analysis.argo import templates
+from inference_analysis.argo.settings import analysis_document, merged
+from inference_analysis.argo.store import ledger_name
+from inference_common.kube import CONFIGMAP, EVENT, JOB, ROLLOUT, Resource
+from inference_common.watching import WatchCache
+from support import manifests as m
+from support.scenario import TIMEOUT_S, ScenarioTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from support.scenario import Scenario
+
+Object = dict[str, Any]
+ANALYSISRUN: Final = Resource("argoproj.io", "v1alpha1", "analysisruns", "AnalysisRun")
+TEMPLATE: Final = "canary-analysis"
+COMMAND: Final = Path(sys.executable).with_name("inference-rollouts")
+WANTED: Final = templates.Wanted(name=TEMPLATE, image="inference-rollouts/analysis")
+ENDED: Final = frozenset({"Successful", "Failed", "Error", "Inconclusive"})
+MAX_TOKENS: Final = 8
+"""Short answers: what the tests need is many requests, not many tokens."""
+
+
+def values(scenario: Scenario, **over: Any) -> Object:
+    """Settings for windows of seconds; ``over`` is merged on top."""
+    quick = {
+        "prometheus": {"url": scenario.cluster.prometheus, "timeout": "10s"},
+        "windows": {"length": "3s", "warmUp": "3s", "lookback": "5m"},
+        "look": {"after": "24s", "every": "3s", "recent": "60s"},
+        "retryFor": "15s",
+    }
+    return merged(quick, over)
+
+
+async def install(
+    scenario: Scenario,
+    settings: Object,
+    *,
+    background: bool = False,
+    service: str = "",
+) -> None:
+    """The AnalysisTemplate and the rights, as `analysis template` writes them."""
+    document = analysis_document(settings)
+    wanted = templates.Wanted(name=WANTED.name, image=WANTED.image, service=service)
+    body = (
+        templates.web_template(wanted, settings, document, background=background)
+        if service
+        else templates.job_template(wanted, settings, background=background)
+    )
+    await scenario.apply(*templates.rights(wanted), body)
+
+
+def analysis_step(*, web: bool = False) -> Object:
+    """A step that looks."""
+    return {"analysis": templates.step(WANTED, "web" if web else "job")}
+
+
+def steps(*weights: int, web: bool = False) -> list[Object]:
+    """Each weight followed by an analysis."""
+    found: list[Object] = []
+    for weight in weights:
+        found += [{"setWeight": weight}, analysis_step(web=web)]
+    return found
+
+
+async def until_runs(
+    scenario: Scenario,
+    predicate: Callable[[Sequence[Object]], Any],
+    *,
+    what: str,
+    timeout_s: float = TIMEOUT_S,
+) -> list[Object]:
+    """All AnalysisRuns of the namespace, oldest first, once the predicate is true of them."""
+    async with WatchCache(scenario.kube, ANALYSISRUN, scenario.namespace) as cache:
+        await cache.synced()
+
+        def found(cache: WatchCache) -> list[Object] | None:
+            runs = in_order(list(cache.items()))
+            return runs if predicate(runs) else None
+
+        try:
+            return await cache.until(found, timeout_s)
+        except TimeoutError:
+            seen = [(r["metadata"]["name"], r.get("status")) for r in in_order(list(cache.items()))]
+            raise ScenarioTimeout(
+                f"{what} did not come within {timeout_s:.0f} s. AnalysisRuns: {seen}\n"
+                f"Said: {await said(scenario)}"
+            ) from None
+
+
+def in_order(runs: list[Object]) -> list[Object]:
+    """By creation."""
+    return sorted(
+        runs,
+        key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["generation"]),
+    )
+
+
+def phases(runs: Sequence[Object]) -> list[str]:
+    """Phase of each AnalysisRun."""
+    return [run.get("status", {}).get("phase", "") for run in runs]
+
+
+def measurements(run: Object) -> list[str]:
+    """Phases of the run's measurements in order."""
+    results = run.get("status", {}).get("metricResults") or [{}]
+    return [found["phase"] for found in results[0].get("measurements") or []]
+
+
+async def until_ended(scenario: Scenario, count: int = 1, timeout_s: float = 120.0) -> list[Object]:
+    """The AnalysisRuns once that many have ended."""
+    return await until_runs(
+        scenario,
+        lambda runs: sum(phase in ENDED for phase in phases(runs)) >= count,
+        what=f"the end of {count} AnalysisRuns",
+        timeout_s=timeout_s,
+    )
+
+
+async def said(scenario: Scenario) -> list[str]:
+    """Messages of the analysis' Events on Rollouts."""
+    found = await scenario.kube.list(EVENT, scenario.namespace)
+    return [
+        event["message"]
+        for event in found["items"]
+        if event.get("source", {}).get("component") == "inference-rollouts-analysis"
+        and event["involvedObject"]["kind"] == ROLLOUT.kind
+    ]
+
+
+async def ledger(scenario: Scenario, rollout: str = "chat") -> dict[str, str]:
+    """Data of the ledger's ConfigMap."""
+    found = await scenario.kube.get(CONFIGMAP, ledger_name(rollout), scenario.namespace)
+    data: dict[str, str] = found.get("data") or {}
+    return data
+
+
+async def jobs(scenario: Scenario) -> list[Object]:
+    """The analysis' Jobs."""
+    found: list[Object] = (await scenario.kube.list(JOB, scenario.namespace))["items"]
+    return found
+
+
+async def analysis(*args: str, stdin: str = "") -> tuple[int, str, str]:
+    """Exit code and output of ``inference-rollouts analysis ARGS``."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        COMMAND, "analysis", *args, stdin=pipe, stdout=pipe, stderr=pipe
+    )
+    out, err = await process.communicate(stdin.encode())
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+def release(version: str, *extra: str) -> Object:
+    """Change of a Rollout's pod template to another version of the simulated server."""
+    return {"spec": {"containers": [m.simulated_vllm(version, *extra)]}}
