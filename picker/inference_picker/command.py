@@ -92,6 +92,7 @@ def serve(
                         address=address,
                         metrics_address=metrics_address,
                         pool=pool,
+                        namespace=namespace,
                         settings=Settings(expose_target_model=expose_target_model),
                         watch_share=watch_share,
                         max_body_bytes=max_body_bytes,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from inference_picker.director import Director
+    from inference_picker.pool import Source
     from inference_picker.recording import Recorder
 
     Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -57,6 +58,16 @@ class MetricsPage:
         await response.write("".join(pieces).encode())
         await response.write_eof()
         return response
+
+
+def shares_page(source: Source, pool: str) -> Page:
+    """Which shares of versions are in force, for the plugin to verify them by."""
+
+    async def show(_request: web.Request) -> web.Response:
+        # As a pick would see it: what is told is what the next request meets.
+        return web.json_response({"pools": {pool: source.snapshot().held.document()}})
+
+    return show
 
 
 @contextlib.asynccontextmanager
