@@ -40,6 +40,9 @@ from inference_plugin.telling import Teller
 from inference_plugin.writing import Writer
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from collections.abc import Set as AbstractSet
+
     from inference_plugin.rollouts import RolloutKey, RolloutSpec
     from inference_plugin.shares import Hashes
     from inference_plugin.tools import Tools
@@ -102,6 +105,10 @@ class Keeper:
     def is_active(self) -> bool:
         """Whether something is still to be done or waited for."""
         return self._steering.is_waiting or not self._settled
+
+    def waits_for(self, marks: AbstractSet[Hashable]) -> bool:
+        """Whether something is still to be done, and what bears these marks matters for it."""
+        return self.is_active and self._steering.concerns(marks)
 
     def wake(self) -> None:
         """Something changed: look again."""

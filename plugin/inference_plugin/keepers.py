@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from inference_common.kube import GRPCROUTE, HTTPROUTE, ROLLOUT
+from inference_common.kube import ROLLOUT
 from inference_plugin import commanded
+from inference_plugin.footprints import marks_of
 from inference_plugin.keeper import Keeper
 from inference_plugin.releasing import Ended, has_ended, release_ended
 from inference_plugin.rollouts import RolloutKey, is_being_deleted, key_of, spec_of
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from inference_plugin.tools import Tools
 
 Object = dict[str, Any]
-_ROUTES: Final = (HTTPROUTE, GRPCROUTE)
 
 
 class Keepers:
@@ -89,9 +89,9 @@ class Keepers:
             keeper = self._keepers.get(RolloutKey(namespace=namespace, name=short))
             if keeper is not None and not keeper.is_active:
                 keeper.wake()
-        namespace = obj["metadata"].get("namespace", "")
-        for key, keeper in self._keepers.items():
-            if keeper.is_active and (key.namespace == namespace or resource in _ROUTES):
+        marks = marks_of(resource, obj)
+        for keeper in self._keepers.values():
+            if keeper.waits_for(marks):
                 keeper.wake()
 
     def _on_rollout(self, kind: str, rollout: Object) -> None:

@@ -12,12 +12,14 @@ from inference_plugin.carriers import managed_objects
 from inference_plugin.config import parse_config
 from inference_plugin.destinations import UnknownRevisionError
 from inference_plugin.errors import ConflictError
+from inference_plugin.footprints import Footprint
 from inference_plugin.planning import plan
 from inference_plugin.rollouts import belongs_on_stable, step_weight
 from inference_plugin.writing import Together, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
+    from collections.abc import Set as AbstractSet
 
     from inference_plugin.decisions import Decision
     from inference_plugin.revisions import Revisions
@@ -50,6 +52,7 @@ class Steering:
         self._command: Command | None = None
         self._changed = asyncio.Event()
         self._waiting = 0
+        self._marks: AbstractSet[Hashable] | None = None
 
     @property
     def command(self) -> Command | None:
@@ -69,6 +72,10 @@ class Steering:
     def changed(self) -> asyncio.Event:
         """Set with the next ``wake``."""
         return self._changed
+
+    def concerns(self, marks: AbstractSet[Hashable]) -> bool:
+        """Whether the last plan looked at what bears one of these marks, or there was none."""
+        return self._marks is None or not self._marks.isdisjoint(marks)
 
     def wake(self) -> None:
         """Something changed: look again."""
@@ -92,10 +99,13 @@ class Steering:
             for _ in range(_PASSES):
                 if self._command is not command or self.is_overtaken(command):
                     return None
+                seen = Footprint(cluster)
+                # A set that grows with the plan: an error leaves what was looked at until then.
+                self._marks = seen.marks
                 try:
                     decision = plan(
                         self.eased(command),
-                        cluster,
+                        seen,
                         now=time.time(),
                         permissions=self._tools.permissions,
                     )
