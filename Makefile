@@ -8,7 +8,7 @@ E2E_WORKERS ?= 6
 SOURCES := common plugin analysis picker tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test check lint type unit integration e2e bench-plugin bench-analysis calibrate proto lock fmt clean
+.PHONY: help demo up down test check lint type unit integration e2e bench-plugin bench-picker bench-analysis calibrate proto lock fmt clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ e2e: $(VENV)/installed ## Real controller, real gateway, real traffic
 
 bench-plugin: $(VENV)/installed ## Speed and size of the plugin, as a table
 	$(CLUSTER) exec -- $(BIN)/python tests/bench/plugin.py
+
+bench-picker: $(VENV)/installed ## CPU of the picker for a request, a stream and a scrape
+	PYTHONPATH=tests $(BIN)/python tests/bench/picker.py
 
 bench-analysis: $(VENV)/installed ## Time and memory of a verdict
 	PYTHONPATH=tests $(BIN)/python tests/bench/analysis_speed.py

@@ -8,7 +8,7 @@ An exchange is one HTTP request on one gRPC stream. House rules:
 3. The exchange asks (`PickEndpoint`, `ChooseTarget`) and its owner answers with an event.
 4. Once a pick was made, exactly one `Finish` follows, at the latest on `StreamClosed`.
 5. The exchange never ends a stream between the response's headers and its end: Envoy loses a
-   chunk then.
+   chunk then. Where it leaves (`EndStream`), its last answer and the end must go out as one.
 6. What is held in memory is bounded by ``max_body_bytes``.
 
 How far the answer is followed is the pick's wish (``watch_body``, ``rewrite_back``) within what
@@ -19,7 +19,7 @@ response body mode     wanted                        not wanted
 =====================  ============================  ==========================================
 NONE                   mode_override STREAMED        status and end
 STREAMED, BUFFERED     every chunk                   mode_override NONE, else every chunk passes
-FULL_DUPLEX_STREAMED   every chunk is sent back      the stream ends after the request
+FULL_DUPLEX_STREAMED   every chunk is sent back      the stream ends with the request's answer
 =====================  ============================  ==========================================
 
 Source: envoy/service/ext_proc/v3 and the endpoint picker protocol (proposal 004 of the Gateway
@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Final
 from inference_picker.books import Books
 from inference_picker.errors import PeerProtocolError
 from inference_picker.messages import (
+    EndStream,
     Event,
     RequestHeaders,
     ResponseBody,
@@ -56,10 +57,13 @@ _RESPONSE_EVENTS: Final = frozenset({ResponseHeaders, ResponseBody, ResponseTrai
 class Exchange:
     """The state machine of one exchange. ``at`` is a monotonic clock's reading in seconds."""
 
-    def __init__(self, *, max_body_bytes: int = DEFAULT_MAX_BODY_BYTES) -> None:
-        """Begin before the first message."""
+    def __init__(
+        self, *, max_body_bytes: int = DEFAULT_MAX_BODY_BYTES, leaves: bool = False
+    ) -> None:
+        """``leaves``: the owner can send an answer and the end of the stream as one."""
         self._books = Books()
-        self._request = RequestSide(self._books, max_body_bytes=max_body_bytes)
+        self._leaves = leaves
+        self._request = RequestSide(self._books, max_body_bytes=max_body_bytes, leaves=leaves)
         self._response = ResponseSide(self._books)
 
     @property
@@ -100,7 +104,15 @@ class Exchange:
         if self._books.over:
             self._request.close()
             self._response.close()
+        if self._leaves and self._is_answered:
+            # Nothing can follow: the end goes out with the last answer.
+            return (*commands, EndStream())
         return commands
+
+    @property
+    def _is_answered(self) -> bool:
+        over = self._books.over and self.request_state is RequestState.OVER
+        return over or self.response_state is ResponseState.SENT
 
     def _closed(self, at: float) -> Commands:
         self._request.close()

@@ -34,12 +34,15 @@ class Gateways:
         self._metrics = metrics
         self._modes: dict[tuple[BodyMode, BodyMode], str] = {}
         self._streams = False
+        self.echo = False
+        """Whether a gateway wants every chunk of an answer sent back."""
 
     def called(self, request: BodyMode, response: BodyMode) -> None:
         """Note an exchange's modes, and say so at the first one of its kind."""
         if (request, response) in self._modes:
             return
         self._tell(request, response, "unknown")
+        self.echo = self.echo or response is BodyMode.FULL_DUPLEX_STREAMED
         _log.info(
             "gateway mode found",
             request_body=request.name,

@@ -28,7 +28,6 @@ from inference_picker.messages import (
     ChooseTarget,
     Command,
     Ended,
-    EndStream,
     Event,
     Pick,
     Picked,
@@ -73,12 +72,13 @@ class RequestState(enum.Enum):
 class RequestSide:
     """Collects the body, asks for a pick, and answers what waited for it."""
 
-    def __init__(self, books: Books, *, max_body_bytes: int) -> None:
-        """Begin before the first message."""
+    def __init__(self, books: Books, *, max_body_bytes: int, leaves: bool = False) -> None:
+        """``leaves``: whether the exchange may end before the response."""
         self.state = RequestState.HEADERS
         self.head = RequestHeaders(headers={})
         self._books = books
         self._max_body_bytes = max_body_bytes
+        self._leaves = leaves
         self._subset: tuple[str, ...] | None = None
         self._chunks: list[bytes] = []
         self._size = 0
@@ -176,11 +176,11 @@ class RequestSide:
         self.state = RequestState.SENT
         self._body = b""
         echo = self.head.response_body_mode is BodyMode.FULL_DUPLEX_STREAMED
-        if not echo or pick.watch_body or pick.rewrite_back:
+        if not self._leaves or not echo or pick.watch_body or pick.rewrite_back:
             return ()
         finish = self._books.close(Ended.UNFOLLOWED, at)
         self._books.over = True
-        return (EndStream(), *finish)
+        return finish
 
     def _on_refused(self, event: Refused, at: float) -> Commands:
         return self._reject(event.status, event.reason, event.message, at, event.retry_after_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import grpc
 import structlog
@@ -40,9 +40,12 @@ if TYPE_CHECKING:
     from inference_picker.recording import Recorder
     from inference_picker.sampling import Sampling
 
+    _MethodHandler = grpc.RpcMethodHandler[bytes, bytes]
+
 _log = structlog.get_logger(__name__)
 
-_FAILED = Refused(
+_METHOD: Final = f"/{wire.SERVICE}/{wire.METHOD}"
+_FAILED: Final = Refused(
     status=500, reason=Reason.INTERNAL, message="The endpoint picker failed; see its log."
 )
 
@@ -52,10 +55,10 @@ class _Stream:
 
     __slots__ = ("_director", "_exchange", "_flight", "_modes", "_service", "is_over", "queued")
 
-    def __init__(self, service: ExternalProcessor) -> None:
+    def __init__(self, service: ExternalProcessor, *, leaves: bool) -> None:
         self._service = service
         self._director = service.director
-        self._exchange = Exchange(max_body_bytes=service.max_body_bytes)
+        self._exchange = Exchange(max_body_bytes=service.max_body_bytes, leaves=leaves)
         self._flight: Flight | None = None
         self._modes = (BodyMode.NONE, BodyMode.NONE)
         self.is_over = False
@@ -179,23 +182,30 @@ class ExternalProcessor:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handler to register at a server: messages stay bytes up to `wire`."""
-        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(
-            self.process
-        )
-        return grpc.method_handlers_generic_handler(wire.SERVICE, {wire.METHOD: method})
+        return _Handler(self)
 
-    async def process(
+    async def follow(
         self, _requests: object, context: grpc.aio.ServicerContext[bytes, bytes]
     ) -> None:
-        """Run one exchange until Envoy ends its stream, or there is nothing more to follow."""
-        stream = _Stream(self)
+        """Run one exchange until the gateway ends its stream."""
+        await self._run(context, leaves=False)
+
+    async def follow_or_leave(
+        self, _requests: object, context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> bytes:
+        """Run one exchange until nothing more is to be followed; returns the last answer.
+
+        The answer goes out together with the end of the stream. Were there time between the two,
+        the gateway could meanwhile see the server's response, and would lose a chunk of it.
+        """
+        return await self._run(context, leaves=True) or b""
+
+    async def _run(
+        self, context: grpc.aio.ServicerContext[bytes, bytes], *, leaves: bool
+    ) -> bytes | None:
+        stream = _Stream(self, leaves=leaves)
         try:
-            while not stream.is_over and isinstance(data := await context.read(), bytes):
-                answers = stream.take(wire.decode(data))
-                if stream.queued is not None:
-                    answers += stream.resolve(await stream.queued)
-                for answer in answers:
-                    await context.write(answer)
+            return await self._exchange(stream, context)
         except PeerProtocolError as error:
             self.recorder.metrics.protocol_errors.inc(())
             _log.warning("the gateway broke the protocol", error=str(error))
@@ -208,3 +218,42 @@ class ExternalProcessor:
             raise
         finally:
             stream.close()
+
+    async def _exchange(
+        self, stream: _Stream, context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> bytes | None:
+        while True:
+            data: object = await context.read()
+            if not isinstance(data, bytes):
+                return None
+            answers = stream.take(wire.decode(data))
+            if stream.queued is not None:
+                answers += stream.resolve(await stream.queued)
+            last = answers.pop() if stream.is_over and answers else None
+            for answer in answers:
+                await context.write(answer)
+            if last is not None:
+                return last
+
+
+class _Handler(grpc.GenericRpcHandler):
+    """Chooses by what the gateways turned out to do.
+
+    On the wire the kinds of method are the same. In grpcio only a method with a single answer
+    sends it together with the end of the stream.
+    """
+
+    def __init__(self, processor: ExternalProcessor) -> None:
+        self._gateways = processor.gateways
+        self._follow: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(
+            processor.follow
+        )
+        self._leave: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_unary_rpc_method_handler(
+            processor.follow_or_leave
+        )
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> _MethodHandler | None:
+        """The method's handler at this moment."""
+        if handler_call_details.method != _METHOD:
+            return None
+        return self._leave if self._gateways.echo else self._follow

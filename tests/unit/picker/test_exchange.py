@@ -24,6 +24,7 @@ from inference_picker.messages import (
     ChooseTarget,
     Command,
     Ended,
+    EndStream,
     Event,
     Finish,
     FirstByte,
@@ -430,6 +431,81 @@ def test_the_body_is_asked_for_where_the_first_token_is_watched() -> None:
         AnswerResponseHeaders(override=BodyOverride.STREAM)
     ]
     assert owner.take(ResponseBody(chunk=EVENT)) == [AnswerResponseBody()]
+
+
+@pytest.mark.parametrize("mode", [BodyMode.STREAMED, BodyMode.BUFFERED])
+def test_a_body_that_nobody_must_see_is_declined_where_the_gateway_would_send_it(
+    mode: BodyMode,
+) -> None:
+    owner = forwarded(Owner(target="chat", rewrite_back=False, watch_body=False), response=mode)
+
+    assert owner.take(ResponseHeaders(headers=OK)) == [
+        AnswerResponseHeaders(override=BodyOverride.SKIP)
+    ]
+    # A gateway that takes no override sends it all the same.
+    assert owner.take(ResponseBody(chunk=EVENT)) == [AnswerResponseBody()]
+    owner.take(ResponseBody(chunk=b"", end_of_stream=True))
+    assert owner.finishes[0].ended is Ended.COMPLETE
+    assert owner.finishes[0].tokens is None
+
+
+def leaving(**fields: object) -> Owner:
+    fields = {"target": "chat", "rewrite_back": False, "watch_body": False, **fields}
+    return Owner(exchange=Exchange(leaves=True), **fields)  # type: ignore[arg-type]
+
+
+FULL_DUPLEX = head(BodyMode.FULL_DUPLEX_STREAMED, BodyMode.FULL_DUPLEX_STREAMED)
+
+
+def test_an_answer_that_nobody_must_see_is_left_with_the_requests_last_piece() -> None:
+    owner = leaving()
+    owner.take(FULL_DUPLEX)
+
+    sent = owner.take(RequestBody(chunk=BODY, end_of_stream=True))
+
+    assert sent[1:] == [StreamRequestBody(chunk=BODY, end_of_stream=True), EndStream()]
+    assert [finish.ended for finish in owner.finishes] == [Ended.UNFOLLOWED]
+    assert owner.take(StreamClosed()) == []
+    assert len(owner.finishes) == 1
+
+
+def test_without_the_means_to_leave_safely_every_chunk_is_sent_back() -> None:
+    owner = Owner(target="chat", rewrite_back=False, watch_body=False)
+    owner.take(FULL_DUPLEX)
+
+    assert EndStream() not in owner.take(RequestBody(chunk=BODY, end_of_stream=True))
+    owner.take(ResponseHeaders(headers=OK))
+    assert owner.take(ResponseBody(chunk=EVENT)) == [
+        StreamResponseBody(chunk=EVENT, end_of_stream=False)
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"watch_body": True}, id="sampled"),
+        pytest.param({"rewrite_back": True, "target": "chat-v1"}, id="rewritten"),
+    ],
+)
+def test_what_must_be_seen_is_left_only_at_the_answers_end(fields: dict[str, object]) -> None:
+    owner = leaving(**fields)
+    owner.take(FULL_DUPLEX)
+
+    assert EndStream() not in owner.take(RequestBody(chunk=BODY, end_of_stream=True))
+    assert EndStream() not in owner.take(ResponseHeaders(headers=OK))
+    assert EndStream() not in owner.take(ResponseBody(chunk=EVENT))
+    assert owner.take(ResponseBody(chunk=b"", end_of_stream=True))[-1] == EndStream()
+    assert owner.finishes[0].ended is Ended.COMPLETE
+    assert owner.finishes[0].tokens is not None
+
+
+def test_a_refusal_ends_the_stream_where_that_is_safe() -> None:
+    owner = leaving(refusal=Refused(status=503, reason=Reason.NO_ENDPOINTS, message="none"))
+    owner.take(FULL_DUPLEX)
+
+    sent = owner.take(RequestBody(chunk=BODY, end_of_stream=True))
+
+    assert [type(command) for command in sent] == [Reject, EndStream]
 
 
 def test_an_answer_in_one_piece_has_no_first_token() -> None:

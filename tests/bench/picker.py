@@ -1,0 +1,236 @@
+"""What a request costs the picker: server CPU by body size, streaming through Envoy, scraping.
+
+CPU is the picker process's own user and system time, divided by the requests: the load generator
+and the model servers run in other processes. Aims and the peer's figures: docs/picker.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import grpc
+import psutil
+
+from bench.figures import Figure, percentile, show
+from bench.picker_upstream import whole_stream
+from inference_picker import wire
+from inference_picker._pb import ext_proc_pb2 as pb
+from inference_picker.chunks import chunked
+from inference_picker.messages import BodyMode
+from support.picker_rig import FULL_DUPLEX, RECOMMENDED, envoy_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+HERE = Path(__file__).parent
+UPSTREAM_PORT = 8000
+SIZES = {"200 B": (200, 0.75), "8 KB": (8_000, 0.8), "220 KB": (220_000, 2.0)}
+TOKENS = 200
+
+
+@dataclass
+class Part:
+    """A process of the bench."""
+
+    process: asyncio.subprocess.Process
+    line: str
+
+    def cpu_s(self) -> float:
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def rss_mib(self) -> float:
+        return float(psutil.Process(self.process.pid).memory_info().rss) / (1 << 20)
+
+
+@contextlib.asynccontextmanager
+async def part(script: str, *args: str) -> AsyncIterator[Part]:
+    """A script of this folder, from its first line of output on."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(HERE / script), *args),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": "tests"},
+    )
+    assert process.stdout is not None
+    try:
+        yield Part(process, (await process.stdout.readline()).decode())
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+def prompt_body(size: int) -> bytes:
+    """A chat request of about this many bytes."""
+    words = " ".join(f"word{number}" for number in range(size // 7))
+    message = {"role": "user", "content": words[: max(0, size - 110)]}
+    return json.dumps({"model": "base", "messages": [message], "max_tokens": 100}).encode()
+
+
+def call_messages(body: bytes, request: BodyMode, response: BodyMode) -> list[bytes]:
+    """What Envoy sends for one request, without the response."""
+    head = pb.HttpHeaders()
+    for name, value in {
+        ":method": "POST",
+        ":path": "/v1/chat/completions",
+        ":authority": "gateway.example.com",
+        "content-type": "application/json",
+        "user-agent": "OpenAI/Python 1.99.9",
+        "authorization": "Bearer 0123456789abcdef",
+        "x-request-id": "5b2c7a52-0c4e-4f7e-9c38-6f1b6a1c6d4f",
+        "content-length": str(len(body)),
+    }.items():
+        head.headers.headers.add(key=name, raw_value=value.encode())
+    config = pb.ProtocolConfiguration(
+        request_body_mode=int(request),  # type: ignore[arg-type]
+        response_body_mode=int(response),  # type: ignore[arg-type]
+    )
+    sent = [pb.ProcessingRequest(request_headers=head, protocol_config=config)]
+    pieces = [(body, True)] if request is BodyMode.BUFFERED else list(chunked(body))
+    sent += [
+        pb.ProcessingRequest(request_body=pb.HttpBody(body=piece, end_of_stream=last))
+        for piece, last in pieces
+    ]
+    return [each.SerializeToString() for each in sent]
+
+
+def answer_messages() -> list[bytes]:
+    """What Envoy sends for a short answer of which just the end is followed."""
+    head = pb.HttpHeaders()
+    head.headers.headers.add(key=":status", raw_value=b"200")
+    head.headers.headers.add(key="content-type", raw_value=b"application/json")
+    return [pb.ProcessingRequest(response_headers=head).SerializeToString()]
+
+
+@dataclass
+class Cost:
+    """CPU of the picker and times of picks."""
+
+    cpu_ms: float
+    picks_s: list[float]
+
+
+async def direct_cost(
+    server: Part, port: int, body: bytes, modes: tuple[BodyMode, BodyMode], count: int
+) -> Cost:
+    """Picks by gRPC, eight at a time, each with its response phase where the mode has one."""
+    request = call_messages(body, *modes)
+    response = [] if modes[1] is BodyMode.FULL_DUPLEX_STREAMED else answer_messages()
+    echoes = 1 + sum(1 for _ in chunked(body)) if modes[0] is not BodyMode.BUFFERED else 2
+    picks: list[float] = []
+    options = [("grpc.max_receive_message_length", -1)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+        method: Any = channel.stream_stream(f"/{wire.SERVICE}/{wire.METHOD}")
+
+        async def one() -> None:
+            call = method()
+            started = time.perf_counter()
+            for message in request:
+                await call.write(message)
+            for _ in range(echoes):
+                await call.read()
+            picks.append(time.perf_counter() - started)
+            for message in response:
+                await call.write(message)
+                await call.read()
+            await call.done_writing()
+            while await call.read() is not grpc.aio.EOF:
+                pass
+
+        await many(one, 200)
+        picks.clear()
+        before = server.cpu_s()
+        await many(one, count)
+        return Cost(1000 * (server.cpu_s() - before) / count, picks)
+
+
+async def many(one: Callable[[], Awaitable[None]], count: int, workers: int = 8) -> None:
+    left = iter(range(count))
+
+    async def work() -> None:
+        for _ in left:
+            await one()
+
+    await asyncio.gather(*(work() for _ in range(workers)))
+
+
+async def body_sizes() -> AsyncIterator[Figure]:
+    async with part("picker_server.py", "--pods", "20") as server:
+        port = json.loads(server.line)[0]
+        for label, modes in {
+            "BUFFERED": (BodyMode.BUFFERED, BodyMode.NONE),
+            "FULL_DUPLEX": (BodyMode.FULL_DUPLEX_STREAMED, BodyMode.FULL_DUPLEX_STREAMED),
+        }.items():
+            for size, (count_bytes, aim) in SIZES.items():
+                cost = await direct_cost(server, port, prompt_body(count_bytes), modes, 2000)
+                yield Figure(
+                    what=f"pick and response phase, {size}, {label}",
+                    value=f"{cost.cpu_ms:.2f} ms CPU",
+                    aim=f"≤ {aim} ms",
+                    met=cost.cpu_ms <= aim,
+                    note=f"pick p50 {1000 * percentile(cost.picks_s, 0.5):.2f} ms at 8 at a time",
+                )
+
+
+async def streaming(
+    directory: Path, mode: Mapping[str, Any], watch_share: float, count: int
+) -> tuple[float, int]:
+    """CPU in ms for each request of 200 tokens through Envoy; how many answers were not whole."""
+    expected = whole_stream(TOKENS)
+    async with (
+        part("picker_upstream.py", "--addresses", "20", "--port", str(UPSTREAM_PORT)),
+        part("picker_server.py", "--watch-share", str(watch_share)) as server,
+        envoy_server(directory, json.loads(server.line)[0], mode) as url,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        broken = 0
+
+        async def one() -> None:
+            nonlocal broken
+            async with session.post(
+                f"{url}/v1/chat/completions",
+                data=prompt_body(200),
+                headers={"x-tokens": str(TOKENS)},
+            ) as response:
+                broken += await response.read() != expected
+
+        await many(one, 20)
+        before = server.cpu_s()
+        await many(one, count, workers=48)
+        return 1000 * (server.cpu_s() - before) / count, broken
+
+
+async def streaming_costs() -> AsyncIterator[Figure]:
+    for label, mode in {"recommended": RECOMMENDED, "FULL_DUPLEX": FULL_DUPLEX}.items():
+        for watched, aim in ((0.0, 1.2), (1.0, 20.0)):
+            with tempfile.TemporaryDirectory() as directory:
+                cpu_ms, broken = await streaming(Path(directory), mode, watched, 160)
+            yield Figure(
+                what=f"200 tokens, {label}, {'sampled' if watched else 'not sampled'}",
+                value=f"{cpu_ms:.2f} ms CPU",
+                aim=f"≤ {aim} ms, every byte",
+                met=cpu_ms <= aim and not broken,
+                note=f"{broken} answers not whole",
+            )
+
+
+async def main() -> None:
+    figures = []
+    for parts in (body_sizes, streaming_costs):
+        async for figure in parts():
+            print(figure.what, figure.value, figure.note, flush=True)
+            figures.append(figure)
+    sys.exit(0 if show("Picker: cost of a request", figures) else 1)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
