@@ -7,7 +7,7 @@ carried out.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from inference_common.kube import INFERENCEPOOL, INFERENCEPOOL_X
 from inference_common.pools import hash_of
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from inference_plugin.view import View
 
 Object = dict[str, Any]
+NOT_YET: Final = "no revision has been available yet: nothing is written before the first one is"
+"""The problem of a Rollout that is only just being deployed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,11 +139,7 @@ def explain(
     )
     hashes = hashes_of(rollout, available)
     if hashes is None:
-        return _with(
-            nothing,
-            problem="no revision has been available yet: nothing is written "
-            "before the first one is",
-        )
+        return _with(nothing, problem=NOT_YET)
     try:
         config = parse_config(spec.config)
         return _explained(nothing, rollout, spec, config, hashes, view, available, now, permissions)

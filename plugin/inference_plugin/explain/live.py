@@ -58,16 +58,13 @@ class Unread(Exception):  # noqa: N818 - it says what happened
 
 
 @contextlib.asynccontextmanager
-async def view_of(kube: NarrowKube, rollout: Object) -> AsyncIterator[Cluster]:
-    """The server's own view of what concerns the Rollout, complete.
+async def live_view(kube: NarrowKube) -> AsyncIterator[Cluster]:
+    """The server's own view of the cluster, complete.
 
     What was accepted or aimed before now counts as settled long ago: a look that begins now can't
     tell for how long. Raises Unread when the lists do not come in time, most likely because they
     are forbidden.
     """
-    config = _config_of(rollout)
-    namespace = rollout["metadata"]["namespace"]
-    kube.only = namespace if (config and config.namespace) in {None, namespace} else None
     offset_s = 0.0
     cluster = Cluster(kube, Metrics(CollectorRegistry()), lambda: time.monotonic() + offset_s)
     async with cluster:
@@ -76,15 +73,25 @@ async def view_of(kube: NarrowKube, rollout: Object) -> AsyncIterator[Cluster]:
                 await cluster.synced()
         except TimeoutError as error:
             raise Unread(
-                f"{kube.host} did not answer all lists within {_LIMIT_S:g} s. explain needs get, "
-                "list and watch on what the plugin server reads (manifests/base/rbac.yaml); the "
-                "log above has the requests that were refused."
+                f"{kube.host} did not answer all lists within {_LIMIT_S:g} s; get, list and watch "
+                "are needed on what the plugin server reads (manifests/base/rbac.yaml)"
             ) from error
         offset_s = _LONG_AGO_S
-        if config is not None and config.modelList is not None:
-            with contextlib.suppress(ConfigError, StaleError):
-                # What is wrong with it is told by planning.
-                await cluster.learn(config.modelList)
+        for config in map(_config_of, cluster.rollouts()):
+            if config is not None and config.modelList is not None:
+                with contextlib.suppress(ConfigError, StaleError):
+                    # What is wrong with it is told by planning.
+                    await cluster.learn(config.modelList)
+        yield cluster
+
+
+@contextlib.asynccontextmanager
+async def view_of(kube: NarrowKube, rollout: Object) -> AsyncIterator[Cluster]:
+    """As ``live_view``, of the Rollout's namespace where all that it names is there."""
+    config = _config_of(rollout)
+    namespace = rollout["metadata"]["namespace"]
+    kube.only = namespace if (config and config.namespace) in {None, namespace} else None
+    async with live_view(kube) as cluster:
         yield cluster
 
 

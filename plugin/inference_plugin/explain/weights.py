@@ -64,7 +64,7 @@ def patched(obj: Object, operations: Sequence[Operation]) -> Object:
         elif operation["op"] == "remove":
             del target[last]
         else:
-            target[last] = operation["value"]
+            target[last] = copy.deepcopy(operation["value"])
     return found
 
 
@@ -72,6 +72,6 @@ def _patch_list(target: list[Any], last: str, operation: Operation) -> None:
     if operation["op"] == "remove":
         del target[int(last)]
     elif operation["op"] == "replace":
-        target[int(last)] = operation["value"]
+        target[int(last)] = copy.deepcopy(operation["value"])
     else:
-        target.insert(len(target) if last == "-" else int(last), operation["value"])
+        target.insert(len(target) if last == "-" else int(last), copy.deepcopy(operation["value"]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inference_plugin.rollouts import Command, belongs_on_stable, step_weight
-from inference_plugin.shares import Weighting
+from inference_plugin.shares import Extra, Weighting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,12 +58,16 @@ def wish_of(
     else:
         desired, source = 0, "nothing was commanded yet, and no step decides"
     given = (status.get("canary") or {}).get("weights") or {}
-    additional = {
-        str(each.get("podTemplateHash")): int(each.get("weight", 0))
+    additional = tuple(
+        Extra(
+            service=str(each.get("serviceName") or ""),
+            pod_template_hash=str(each.get("podTemplateHash") or ""),
+            weight=int(each.get("weight", 0)),
+        )
         for each in given.get("additional") or []
-    }
+    )
     weighting = Weighting(
-        desired=desired, additional={} if own else additional, maximum=spec.max_weight
+        desired=desired, additional=() if own else additional, maximum=spec.max_weight
     )
     command = Command(spec=spec, hashes=hashes, weighting=weighting, own=own)
     return Wish(command=command, source=source)

@@ -85,6 +85,8 @@ async def test_what_would_be_written_is_what_the_server_writes(cluster: MemoryCl
     found = explained(cluster)
     assert then(found) == {"stable": 90, "canary": 10}
     [write] = found.writes
+    # Showing what it would make of the object leaves the patch itself alone.
+    assert {"op": "add", "path": "/metadata/annotations", "value": {}} in write.body
     route = cluster.objects[HTTPROUTE, NAMESPACE, "chat"]
     cluster.put(HTTPROUTE, patched(route, write.body))
     assert weights_of(cluster, "chat") == {"stable": 90, "canary": 10}
