@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import enum
 import functools
+import json
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from inference_common.kube import (
     GRPCROUTE,
@@ -22,6 +30,7 @@ from inference_common.kube import (
 )
 from inference_common.names import PLUGIN_NAME
 from inference_plugin.errors import ConfigError
+from inference_plugin.gatewayapi_keys import REFUSED
 
 PATH: Final = f'spec.strategy.canary.trafficRouting.plugins["{PLUGIN_NAME}"]'
 _POOL_GROUPS: Final = (INFERENCEPOOL.group, INFERENCEPOOL_X.group)
@@ -67,11 +76,45 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class MatchConfig(_Strict):
+    """A rule of a route by one of its matches, which may say more than what is given here.
+
+    ``path``, ``pathType`` and ``headers`` are of HTTPRoutes, ``service`` of GRPCRoutes, ``method``
+    of both.
+    """
+
+    path: str | None = Field(default=None, pattern="^/")
+    pathType: Literal["PathPrefix", "Exact", "RegularExpression"] | None = None  # noqa: N815
+    method: str | None = Field(default=None, min_length=1)
+    service: str | None = Field(default=None, min_length=1)
+    headers: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("headers")
+    @classmethod
+    def _lower(cls, headers: dict[str, str]) -> dict[str, str]:
+        return {name.lower(): value for name, value in headers.items()}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.model_dump(exclude_defaults=True):
+            raise ValueError("a rule is given by its name, or by at least one part of a match")
+        return self
+
+    def __str__(self) -> str:
+        """For a message."""
+        return json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True)
+
+    def __hash__(self) -> int:
+        """As a value; the headers are a dictionary."""
+        return hash(str(self))
+
+
 class RouteConfig(_Strict):
-    """One route; ``rules`` are names of its rules, none means those with the managed refs."""
+    """One route; ``rules`` choose its rules, none means those with the managed refs."""
 
     name: str = Field(min_length=1)
-    rules: tuple[str, ...] = ()
+    rules: tuple[str | MatchConfig, ...] = ()
+    useHeaderRoutes: Literal[True] = True  # noqa: N815
 
 
 class StaticConfig(_Strict):
@@ -152,6 +195,7 @@ class RouterConfig(_Strict):
     zeroWeight: ZeroWeight = ZeroWeight.KEEP  # noqa: N815
     drift: DriftPolicy = DriftPolicy.REPAIR
     onEnd: OnEnd = OnEnd.STABLE  # noqa: N815
+    disableInProgressLabel: Literal[True] = True  # noqa: N815
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -252,14 +296,24 @@ def parse_config(raw: bytes) -> RouterConfig:
     try:
         return RouterConfig.model_validate_json(raw)
     except ValidationError as error:
-        faults = "; ".join(_fault(fault) for fault in error.errors(include_url=False))
+        faults = "; ".join(
+            _fault(fault)
+            for fault in error.errors(include_url=False)
+            # Whatever is no rule's name is meant as a match: pydantic tells of both.
+            if fault["loc"][-1:] != ("str",)
+        )
         raise ConfigError(f"{faults}. Correct it in the Rollout's manifest.") from error
 
 
 def _fault(fault: Any) -> str:
     path = PATH + "".join(
-        f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]
+        f"[{part}]" if isinstance(part, int) else f".{part}"
+        for part in fault["loc"]
+        if MatchConfig.__name__ not in str(part)
     )
+    key = fault["loc"][-1] if fault["loc"] else ""
+    if key in REFUSED and fault["type"] in {"extra_forbidden", "literal_error"}:
+        return f"{path}: {REFUSED[key]}"
     found = ""
     if fault["type"] not in {"missing", "value_error", "json_invalid"} and fault["loc"]:
         found = f", found {fault['input']!r}"

@@ -11,12 +11,14 @@ from inference_plugin import commanded, weighted
 from inference_plugin.backends import Backend, backend_of
 from inference_plugin.errors import ConfigError
 from inference_plugin.patches import ObjectPatch, Operation, guarded, pointer
+from inference_plugin.rule_choice import chosen_rule
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from inference_common.kube import Resource
     from inference_plugin.commanded import Commanded
+    from inference_plugin.config import MatchConfig
 
 Object = dict[str, Any]
 ROUTES: Final = {resource.kind: resource for resource in (HTTPROUTE, GRPCROUTE)}
@@ -51,13 +53,13 @@ def managed_rules(
     route: Object,
     *,
     required: Collection[Backend],
-    names: Sequence[str],
+    names: Sequence[str | MatchConfig],
     entry: Commanded | None,
     may_add: bool,
 ) -> tuple[int, ...]:
     """Indexes of the rules whose weights are managed.
 
-    Rules named in the configuration; else those that refer to all of ``required`` and those that
+    Rules chosen in the configuration; else those that refer to all of ``required`` and those that
     were managed before; else, where backendRefs may be added, those that refer to one of them.
     Raises ConfigError when there is none, naming what was found.
     """
@@ -193,28 +195,22 @@ def test_refs(index: int, refs: Sequence[Object]) -> Operation:
 
 def _named_rules(
     route: Object,
-    names: Sequence[str],
+    names: Sequence[str | MatchConfig],
     wanted: set[Backend],
     found: Sequence[set[Backend]],
     entry: Commanded | None,
 ) -> tuple[int, ...]:
-    by_name = {rule.get("name"): index for index, rule in enumerate(rules_of(route))}
     chosen = []
-    for name in names:
-        if name not in by_name:
-            have = ", ".join(repr(known) for known in by_name if known) or "no named rule"
+    for choice in names:
+        index = chosen_rule(title_of(route), rules_of(route), choice)
+        place = place_of(route, index)
+        if not wanted & found[index] and not (entry and place in entry.places):
             raise ConfigError(
-                f"{title_of(route)} has no rule {name!r} (found {have}). Name the rule "
-                "(spec.rules[].name), or correct httpRoutes[].rules in the Rollout."
-            )
-        index = by_name[name]
-        if not wanted & found[index] and not (entry and name in entry.places):
-            raise ConfigError(
-                f"{title_of(route)} rule {name!r} has no backendRef to {listing(wanted)} (found "
+                f"{title_of(route)} rule {place!r} has no backendRef to {listing(wanted)} (found "
                 f"{listing(found[index])}). Add it, or correct the names in the Rollout."
             )
         chosen.append(index)
-    return tuple(chosen)
+    return tuple(dict.fromkeys(chosen))
 
 
 def entries_of(

@@ -157,6 +157,21 @@ def test_the_keys_given_decide_how_hashes_become_destinations(
             id="static-equal",
         ),
         pytest.param(["httpRoute"], f"{PATH}: Input should be", id="no-object"),
+        pytest.param(
+            {"httpRoutes": [{"name": "a", "rules": [{}]}]},
+            f"{PATH}.httpRoutes[0].rules[0]: a rule is given by its name, or by at least one part",
+            id="a-rule-that-says-nothing",
+        ),
+        pytest.param(
+            {"httpRoutes": [{"name": "a", "rules": [{"path": "v1"}]}]},
+            f"{PATH}.httpRoutes[0].rules[0].path: String should match pattern '^/', found 'v1'",
+            id="a-path-without-its-slash",
+        ),
+        pytest.param(
+            {"httpRoutes": [{"name": "a", "rules": [7]}]},
+            f"{PATH}.httpRoutes[0].rules[0]: Input should be an object, found 7",
+            id="a-rule-that-is-a-number",
+        ),
     ],
 )
 def test_a_fault_is_told_with_its_path(config: Any, message: str) -> None:
