@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
 
 from inference_analysis.argo import templates
 from inference_analysis.argo.settings import analysis_document, merged
 from inference_analysis.argo.store import ledger_name
-from inference_common.kube import CONFIGMAP, EVENT, JOB, ROLLOUT, Resource
+from inference_common.kube import CONFIGMAP, EVENT, JOB, POD, ROLLOUT, Resource
 from inference_common.watching import WatchCache
 from support import manifests as m
-from support.scenario import TIMEOUT_S, ScenarioTimeout
+from support.scenario import TIMEOUT_S, ScenarioTimeout, canary_weight, is_observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,12 +48,13 @@ async def install(
     scenario: Scenario,
     settings: Object,
     *,
+    name: str = TEMPLATE,
     background: bool = False,
     service: str = "",
 ) -> None:
     """The AnalysisTemplate and the rights, as `analysis template` writes them."""
     document = analysis_document(settings)
-    wanted = templates.Wanted(name=WANTED.name, image=WANTED.image, service=service)
+    wanted = templates.Wanted(name=name, image=WANTED.image, service=service)
     body = (
         templates.web_template(wanted, settings, document, background=background)
         if service
@@ -59,16 +63,16 @@ async def install(
     await scenario.apply(*templates.rights(wanted), body)
 
 
-def analysis_step(*, web: bool = False) -> Object:
-    """A step that looks."""
-    return {"analysis": templates.step(WANTED, "web" if web else "job")}
+def analysis_of(name: str = TEMPLATE, *, web: bool = False) -> Object:
+    """What names a template in a Rollout, with its arguments."""
+    return templates.step(templates.Wanted(name=name), "web" if web else "job")
 
 
 def steps(*weights: int, web: bool = False) -> list[Object]:
     """Each weight followed by an analysis."""
     found: list[Object] = []
     for weight in weights:
-        found += [{"setWeight": weight}, analysis_step(web=web)]
+        found += [{"setWeight": weight}, {"analysis": analysis_of(web=web)}]
     return found
 
 
@@ -116,6 +120,13 @@ def measurements(run: Object) -> list[str]:
     return [found["phase"] for found in results[0].get("measurements") or []]
 
 
+async def until_begun(scenario: Scenario, count: int) -> list[Object]:
+    """The AnalysisRuns once there are that many."""
+    return await until_runs(
+        scenario, lambda runs: len(runs) >= count, what=f"{count} AnalysisRuns", timeout_s=120.0
+    )
+
+
 async def until_ended(scenario: Scenario, count: int = 1, timeout_s: float = 120.0) -> list[Object]:
     """The AnalysisRuns once that many have ended."""
     return await until_runs(
@@ -129,12 +140,68 @@ async def until_ended(scenario: Scenario, count: int = 1, timeout_s: float = 120
 async def said(scenario: Scenario) -> list[str]:
     """Messages of the analysis' Events on Rollouts."""
     found = await scenario.kube.list(EVENT, scenario.namespace)
-    return [
-        event["message"]
-        for event in found["items"]
-        if event.get("source", {}).get("component") == "inference-rollouts-analysis"
-        and event["involvedObject"]["kind"] == ROLLOUT.kind
-    ]
+    return [event["message"] for event in found["items"] if _is_ours(event)]
+
+
+def _is_ours(event: Object) -> bool:
+    about = (event.get("source", {}).get("component"), event["involvedObject"]["kind"])
+    return about == ("inference-rollouts-analysis", ROLLOUT.kind)
+
+
+async def until_said(scenario: Scenario, text: str) -> str:
+    """The first Event of the analysis on a Rollout that has the text in it."""
+    async with WatchCache(scenario.kube, EVENT, scenario.namespace) as cache:
+        await cache.synced()
+        return await cache.until(
+            lambda found: next(
+                (e["message"] for e in found.items() if _is_ours(e) and text in e["message"]), None
+            ),
+            TIMEOUT_S,
+        )
+
+
+async def until_job(scenario: Scenario, run_uid: str, number: int) -> Object:
+    """The n-th Job of an AnalysisRun, as soon as it is there."""
+    name = f"{run_uid}.{templates.METRIC}.{number}"
+    return await scenario.until(JOB, name, lambda job: job is not None, what="a Job")
+
+
+async def until_pod(scenario: Scenario, job: str) -> Object:
+    """The running pod of a Job."""
+    async with WatchCache(scenario.kube, POD, scenario.namespace, f"job-name={job}") as cache:
+        await cache.synced()
+        return await cache.until(
+            lambda pods: next(
+                (pod for pod in pods.items() if pod.get("status", {}).get("phase") == "Running"),
+                None,
+            ),
+            TIMEOUT_S,
+        )
+
+
+async def spoil(scenario: Scenario, pod_template_hash: str, **faults: object) -> None:
+    """Give all running pods of a revision faults; a pod made later has none."""
+    async with aiohttp.ClientSession() as session:
+        for pod in await scenario.pods_of(pod_template_hash):
+            url = f"http://{pod['status']['podIP']}:{m.MODEL_PORT}/faults"
+            async with session.post(url, json=faults) as response:
+                assert response.status == HTTPStatus.OK
+
+
+async def until_ready_canary(scenario: Scenario, rollout: str = "chat") -> str:
+    """Hash of the canary once its pods are ready."""
+    found = await scenario.until(
+        ROLLOUT,
+        rollout,
+        lambda obj: (
+            obj is not None
+            and is_observed(obj)
+            and obj["status"].get("stableRS") != obj["status"].get("currentPodHash")
+            and canary_weight(obj) > 0
+        ),
+        what="a canary with a weight",
+    )
+    return str(found["status"]["currentPodHash"])
 
 
 async def ledger(scenario: Scenario, rollout: str = "chat") -> dict[str, str]:
