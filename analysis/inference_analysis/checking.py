@@ -38,6 +38,7 @@ def parse(content: bytes | str, *, stable_only: bool = False) -> CellsDocument:
         *_policy_problems(document.policy),
         *_grid_problems(document),
         *_pod_problems(document, (Arm.STABLE,) if stable_only else tuple(Arm)),
+        *_sticky_problems(document),
         *_prompt_problems(document),
     ]
     if problems:
@@ -117,6 +118,12 @@ def _pod_problems(document: CellsDocument, needed: Sequence[Arm]) -> list[str]:
             if arm not in arms
         ]
     seen: dict[str, int] = {}
+    unshared = [i for i, pod in enumerate(document.pods) if not pod.server]
+    if unshared and len(unshared) < len(document.pods):
+        problems.append(
+            f"pods[{unshared[0]}].server: missing, while other entries have one. Name the pod "
+            "behind every entry, or behind none"
+        )
     for i, pod in enumerate(document.pods):
         if pod.name in seen:
             problems.append(f"pods[{i}].name: {pod.name!r} is also pods[{seen[pod.name]}].name")
@@ -129,6 +136,29 @@ def _pod_problems(document: CellsDocument, needed: Sequence[Arm]) -> list[str]:
     return problems
 
 
+def _sticky_problems(document: CellsDocument) -> list[str]:
+    """Faults of the buckets of users; a bucket may be in both arms, a pod may not."""
+    problems = []
+    seen: dict[tuple[str, str], int] = {}
+    width = len(document.windows.start)
+    for i, bucket in enumerate(document.sticky):
+        path = f"sticky[{i}]"
+        key = (bucket.arm.value, bucket.name)
+        if key in seen:
+            problems.append(f"{path}.name: {bucket.name!r} is also sticky[{seen[key]}].name")
+        seen.setdefault(key, i)
+        problems += _column_problems(bucket, path, width)
+        for name, histogram in bucket.histograms.items():
+            problems += _histogram_problems(histogram, f"{path}.histograms.{name}", width)
+    arms = {bucket.arm for bucket in document.sticky}
+    problems += [
+        f"sticky: no bucket of arm {arm.value!r}. Collect both, or leave sticky out"
+        for arm in Arm
+        if arms and arm not in arms
+    ]
+    return problems
+
+
 def _column_problems(pod: PodDocument, path: str, width: int) -> list[str]:
     columns = {
         "warmUp": pod.warm_up,
@@ -137,6 +167,7 @@ def _column_problems(pod: PodDocument, path: str, width: int) -> list[str]:
         "running": pod.running,
         "cacheHits": pod.cache_hits,
         "cacheQueries": pod.cache_queries,
+        "covered": pod.covered,
     }
     problems = [
         f"{path}.{name}: {len(column)} values for {width} windows"

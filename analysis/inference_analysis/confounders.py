@@ -14,6 +14,7 @@ import numpy as np
 from inference_analysis.comparisons import compare_pods
 from inference_analysis.latencies import mean_effects
 from inference_analysis.standardisation import merged_windows
+from inference_analysis.units import Kind, Units
 
 if TYPE_CHECKING:
     from inference_analysis.observations import FloatArray, Histogram, Observations
@@ -26,6 +27,7 @@ LARGEST_ADJUSTMENT = 0.25
 LEAST_CELLS = 20
 DRIFT = 0.10
 CACHE_GAP = 0.10
+COVERAGE_GAP = 0.05
 
 
 class Weight(StrEnum):
@@ -57,12 +59,6 @@ class MixAdjustment:
     difference: float
 
 
-def hardware_strata(observations: Observations) -> FloatArray:
-    """(P,) number of each pod's hardware class."""
-    _, position = np.unique([pod.hardware for pod in observations.pods], return_inverse=True)
-    return position.astype(np.float64)
-
-
 def check_hardware(observations: Observations) -> list[Finding]:
     """Canary pods on hardware that no two stable pods run on."""
     stable = [p.hardware for p in observations.pods if p.arm == "stable"]
@@ -88,6 +84,28 @@ def check_hardware(observations: Observations) -> list[Finding]:
             "from the hardware's. Run at least two stable pods on the canary's hardware",
         )
     ]
+
+
+def check_coverage(observations: Observations) -> list[Finding]:
+    """Share of the requests whose answers were watched, canary to reference.
+
+    Watching costs the gateway time (12 ms of CPU for 100 tokens), so it is itself a treatment.
+    """
+    covered, requests = observations.covered, observations.requests
+    if covered is None or requests is None:
+        return []
+    usable, canary = observations.usable, observations.canary
+    shares = []
+    for arm in (canary, ~canary):
+        total = float(np.where(usable, requests.total, 0.0)[arm].sum())
+        shares.append(float(np.where(usable, covered, 0.0)[arm].sum()) / max(total, 1.0))
+    if abs(shares[0] - shares[1]) <= COVERAGE_GAP:
+        return []
+    text = (
+        f"{shares[0]:.0%} of the canary's answers are watched token by token and {shares[1]:.0%} "
+        "of the control's, and watching takes time itself. Give both the same sampling"
+    )
+    return [Finding(code="coverage", weight=Weight.BLOCKS, text=text)]
 
 
 def check_load(observations: Observations, policy: Policy) -> list[Finding]:
@@ -118,6 +136,14 @@ def check_load(observations: Observations, policy: Policy) -> list[Finding]:
     pods = int(canary.sum())
     weight = pods / len(observations.pods)
     low = ratio < policy.load_low
+    if any(pod.server for pod in observations.pods):
+        text = (
+            f"the canary adapter gets {ratio:.2f} times the control's requests, so its prefix "
+            f"cache is {'colder' if low else 'warmer'}. Give the control the canary's share"
+        )
+        # A colder cache makes the canary slower than it is, a warmer one faster.
+        weight_of = Weight.BLOCKS_FAIL if low else Weight.BLOCKS_PASS
+        return [Finding(code="load", weight=weight_of, text=text)]
     return [
         Finding(
             code="load",
@@ -129,15 +155,17 @@ def check_load(observations: Observations, policy: Policy) -> list[Finding]:
     ]
 
 
-def check_mix(observations: Observations) -> tuple[list[Finding], MixAdjustment | None]:
+def check_mix(
+    observations: Observations, units: Units
+) -> tuple[list[Finding], MixAdjustment | None]:
     """Prompt length, two-sided at .01; an adjustment when it differs by at most 25 %."""
     histogram = observations.histograms.get("prompt_tokens")
     if histogram is None:
         return [], None
-    effects = mean_effects(
-        histogram, observations.usable, observations.canary, np.zeros(len(observations.pods))
-    )
-    comparison = compare_pods(effects)
+    if units.kind is Kind.PODS:  # a GPU does not make prompts longer: all pods in one class
+        units = Units(kind=units.kind, strata=np.zeros(len(observations.pods)))
+    effects = units.mean(histogram, observations)
+    comparison = units.compare(effects)
     if comparison is None:
         return [], None
     p = comparison.harm_p(0.0)
@@ -151,7 +179,8 @@ def check_mix(observations: Observations) -> tuple[list[Finding], MixAdjustment 
         )
         return [Finding(code="mix", weight=Weight.BLOCKS, text=text)], None
     length = np.zeros(len(observations.pods))
-    length[effects.index.astype(int)] = effects.effect
+    if units.kind is not Kind.WINDOWS:
+        length[effects.index.astype(int)] = effects.effect
     text = (
         f"the canary's prompts differ from stable's in length by {difference:+.1%}; means are "
         "adjusted for it"

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inference_analysis.answer_drift import check_answers
 from inference_analysis.confounders import (
+    Weight,
+    check_coverage,
     check_drift,
     check_hardware,
     check_load,
     check_mix,
-    hardware_strata,
 )
 from inference_analysis.errors import InputError
 from inference_analysis.gates import Context, gate_result
@@ -22,18 +24,19 @@ from inference_analysis.gross_harm import (
     gross_errors,
     gross_latency,
 )
-from inference_analysis.latencies import mean_effects
 from inference_analysis.ledgers import stand as stand_in
-from inference_analysis.policies import Statistic, default_gates
+from inference_analysis.policies import Role, Statistic, default_gates
 from inference_analysis.quality import topic_differences, worst_prompts
-from inference_analysis.verdicts import decide
+from inference_analysis.stickiness import check_users
+from inference_analysis.units import units_of
+from inference_analysis.verdicts import Outcome, decide
 
 if TYPE_CHECKING:
     from inference_analysis.confounders import Finding
     from inference_analysis.gross_harm import GrossHarm
     from inference_analysis.ledgers import Ledger, LookRequest, Stand
     from inference_analysis.observations import Histogram, Observations
-    from inference_analysis.policies import Policy
+    from inference_analysis.policies import Gate, Policy
     from inference_analysis.quality import TopicDifference, WorstPrompt
     from inference_analysis.verdicts import Decision, GateResult
 
@@ -69,21 +72,25 @@ def evaluate(
     Raises InputError when a gate or limit names what the observations do not have, or when an arm
     has no data at all.
     """
-    policy = _with_gates(policy, observations)
+    whole = _with_gates(policy, observations)
+    policy = _deciding(whole, observations)
     stand = stand_in(ledger, request, policy, fingerprint=fingerprint, until_s=observations.end_s)
     observations = observations.between(stand.segment.since_s, stand.look.until_s)
     _require_data(observations)
-    strata = hardware_strata(observations)
-    mix_findings, mix = check_mix(observations)
+    units = units_of(observations)
+    mix_findings, mix = check_mix(observations, units)
     findings = (
-        *check_hardware(observations),
+        *(() if units.paired else check_hardware(observations)),
+        *check_users(observations),
+        *check_coverage(observations),
         *check_load(observations, policy),
         *mix_findings,
         *check_drift(observations),
+        *check_answers(observations.prompts),
     )
     context = Context(
         observations=observations,
-        strata=strata,
+        units=units,
         policy=policy,
         stand=stand,
         mix=mix,
@@ -91,13 +98,14 @@ def evaluate(
     )
     edges = dict(stand.ledger.tail_edges)
     results = tuple(gate_result(gate, context, edges) for gate in policy.gates)
+    shown = _shown(whole, context, edges)
     gross = tuple(_gross(context))
     decision = decide(results, gross, findings, stand, policy)
     compared = {gate.metric for gate in policy.gates if gate.statistic is Statistic.SCORE}
     gated = [prompt for prompt in observations.prompts if prompt.measure in compared]
     return Evaluation(
         decision=decision,
-        results=results,
+        results=(*results, *shown),
         gross=gross,
         findings=findings,
         stand=stand,
@@ -141,6 +149,35 @@ def _with_gates(policy: Policy, observations: Observations) -> Policy:
     return policy
 
 
+def _is_shown(gate: Gate, observations: Observations) -> bool:
+    latency = gate.statistic in {Statistic.MEAN, Statistic.TAIL}
+    return latency and gate.metric in observations.display
+
+
+def _deciding(policy: Policy, observations: Observations) -> Policy:
+    """The policy without gates on metrics that are only to be shown."""
+    gates = tuple(gate for gate in policy.gates if not _is_shown(gate, observations))
+    if any(gate.role is Role.PRIMARY for gate in gates):
+        return replace(policy, gates=gates)
+    reasons = "; ".join(dict.fromkeys(observations.display.values()))
+    raise InputError(f"policy.gates: every primary one is display only ({reasons}). Add another")
+
+
+def _shown(policy: Policy, context: Context, edges: dict[str, float]) -> tuple[GateResult, ...]:
+    """The numbers of gates that are only shown, which cost nothing and decide nothing."""
+    observations = context.observations
+    return tuple(
+        replace(
+            gate_result(gate, replace(context, policy=policy), edges),
+            outcome=Outcome.SHOWN,
+            reason=f"{gate.name}: display only, {observations.display[gate.metric]}",
+            need=None,
+        )
+        for gate in policy.gates
+        if _is_shown(gate, observations)
+    )
+
+
 def _require_data(observations: Observations) -> None:
     """At least one usable request of each arm, or prompts alone.
 
@@ -167,14 +204,21 @@ def _gross(context: Context) -> list[GrossHarm]:
     observations, policy = context.observations, context.policy
     usable, canary = observations.usable, observations.canary
     found: list[GrossHarm | None] = []
-    present = [m for m in policy.gross_metrics if m in observations.histograms]
-    if not context.blocked:
+    present = [
+        m
+        for m in policy.gross_metrics
+        if m in observations.histograms and m not in observations.display
+    ]
+    if not any(f.weight is Weight.BLOCKS and f.code != "coverage" for f in context.findings):
         for metric in present:
-            effects = mean_effects(observations.histograms[metric], usable, canary, context.strata)
+            effects = context.units.mean(
+                observations.histograms[metric], observations, of_pods=True
+            )
             found.append(
                 gross_latency(
                     metric,
                     effects,
+                    context.units,
                     ratio=policy.gross_ratio,
                     alpha=policy.gross_alpha / len(present),
                     least=policy.gross_requests,

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy.special import ndtri
 
-from inference_analysis.confounders import check_mix, hardware_strata
+from inference_analysis.confounders import check_mix
 from inference_analysis.gates import Context, gate_result
-from inference_analysis.latencies import mean_effects, tail_effects
 from inference_analysis.ledgers import LookKind
 from inference_analysis.policies import Statistic
 from inference_analysis.spending import critical_values, spent
 from inference_analysis.standardisation import LEAST_POD_REQUESTS, expectations
+from inference_analysis.units import Kind, units_of
+from inference_analysis.verdicts import Outcome
 
 if TYPE_CHECKING:
     from inference_analysis.evaluation import Evaluation
@@ -66,11 +67,13 @@ def _effects(result: GateResult, evaluation: Evaluation) -> PodEffects | None:
     histogram = observations.histograms.get(result.gate.metric)
     if histogram is None or result.comparison is None:
         return None
-    strata = hardware_strata(observations)
+    units = units_of(observations)
+    if units.kind is Kind.WINDOWS:
+        return None
     if result.gate.statistic is Statistic.MEAN:
-        return mean_effects(histogram, observations.usable, observations.canary, strata)
+        return units.mean(histogram, observations)
     edge = int(np.argmin(np.abs(histogram.le - float(dict(result.details)["edge"]))))
-    return tail_effects(histogram, edge, observations.usable, observations.canary, strata)
+    return units.tail(histogram, edge, observations)
 
 
 def _pods(result: GateResult, evaluation: Evaluation) -> dict[str, Any] | None:
@@ -123,7 +126,7 @@ def _path(metric: str, histogram: Histogram, evaluation: Evaluation) -> dict[str
     usable, canary = observations.usable, observations.canary
     counts = np.where(usable, histogram.count, 0.0)
     sums = np.where(usable, histogram.sum, 0.0)
-    observed, expected = _by_window(sums, counts, canary, hardware_strata(observations))
+    observed, expected = _by_window(sums, counts, canary, units_of(observations).strata)
     of_stable = _running(observed[~canary], expected[~canary])
     total_o = observed[canary].sum(axis=0)
     total_e = expected[canary].sum(axis=0)
@@ -185,7 +188,7 @@ def _boundary(evaluation: Evaluation) -> dict[str, Any]:
     ahead = () if not fractions or fractions[-1] >= 1.0 else (1.0,)
     gates = []
     for result in evaluation.results:
-        if result.comparison is None:
+        if result.comparison is None or result.outcome is Outcome.SHOWN:
             continue
         alpha = policy.alpha(result.gate)
         critical = critical_values((*fractions, *ahead), alpha * budget) if fractions else ()
@@ -237,10 +240,10 @@ def _statistic(result: GateResult, evaluation: Evaluation, look: Look) -> float 
         result.gate,
         Context(
             observations=observations,
-            strata=hardware_strata(observations),
+            units=units_of(observations),
             policy=evaluation.policy,
             stand=_stand_at(evaluation.stand, look),
-            mix=check_mix(observations)[1],
+            mix=check_mix(observations, units_of(observations))[1],
             findings=(),
         ),
         dict(evaluation.ledger.tail_edges),

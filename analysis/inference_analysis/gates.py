@@ -7,28 +7,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inference_analysis.comparisons import TComparison, compare_pods, without_slowest
+from inference_analysis.comparisons import TComparison, without_slowest
 from inference_analysis.confounders import Weight, adjusted
 from inference_analysis.error_rates import RateComparison, compare_errors
 from inference_analysis.errors import InputError
 from inference_analysis.latencies import (
-    mean_effects,
     shares_above,
     tail_edge,
-    tail_effects,
     tail_margin,
 )
 from inference_analysis.planning import need_of_data, need_of_pods
 from inference_analysis.policies import Statistic
 from inference_analysis.quality import QualityComparison, compare_quality, need_of_prompts
+from inference_analysis.stickiness import user_error, widened
+from inference_analysis.units import Kind
 from inference_analysis.verdicts import GateResult, Outcome, judge
 
 if TYPE_CHECKING:
     from inference_analysis.confounders import Finding, MixAdjustment
     from inference_analysis.ledgers import Stand
-    from inference_analysis.observations import FloatArray, Observations
+    from inference_analysis.observations import Observations
     from inference_analysis.policies import Gate, Policy, Prior
     from inference_analysis.standardisation import PodEffects
+    from inference_analysis.stickiness import UserError
+    from inference_analysis.units import Units
 
 DROP_ONE_LEVEL = 0.05
 """What is left without the slowest canary pod must still be harm at this plain level. The look's
@@ -40,7 +42,7 @@ class Context:
     """What the gates of one look share."""
 
     observations: Observations
-    strata: FloatArray
+    units: Units
     policy: Policy
     stand: Stand
     mix: MixAdjustment | None
@@ -50,6 +52,11 @@ class Context:
     def blocked(self) -> str:
         """Why latencies do not compare, or nothing."""
         return "; ".join(f.text for f in self.findings if f.weight is Weight.BLOCKS)
+
+    @property
+    def clustered(self) -> str:
+        """Why users are no sample, or nothing."""
+        return "; ".join(f.text for f in self.findings if f.code == "users")
 
     @property
     def overloaded(self) -> str:
@@ -77,8 +84,10 @@ def gate_result(gate: Gate, context: Context, edges: dict[str, float]) -> GateRe
 def _mean_gate(gate: Gate, context: Context) -> GateResult:
     observations = context.observations
     histogram = observations.histograms[gate.metric]
-    effects = mean_effects(histogram, observations.usable, observations.canary, context.strata)
+    effects = context.units.mean(histogram, observations)
     added = 0.0
+    if context.mix is not None and context.units.kind is Kind.WINDOWS:
+        return _unadjusted(gate, context.mix, "batches of windows")
     if context.mix is not None:
         corrected = adjusted(effects, context.mix, histogram, observations)
         if corrected is None:
@@ -117,15 +126,8 @@ def _tail_gate(gate: Gate, context: Context, edges: dict[str, float]) -> GateRes
     edge = int(matches[0])
     edges[gate.metric] = float(histogram.le[edge])
     if context.mix is not None:
-        return GateResult(
-            gate=gate,
-            outcome=Outcome.BLOCKED,
-            reason=f"{gate.name}: prompts differ in length by {_percent(context.mix.difference)}, "
-            "and a tail cannot be adjusted for it",
-        )
-    effects = tail_effects(
-        histogram, edge, observations.usable, observations.canary, context.strata
-    )
+        return _unadjusted(gate, context.mix, "a tail")
+    effects = context.units.tail(histogram, edge, observations)
     shares = shares_above(histogram, stable_cells)
     step = gate.margin * context.policy.step_factor
     margins = (
@@ -133,7 +135,7 @@ def _tail_gate(gate: Gate, context: Context, edges: dict[str, float]) -> GateRes
         tail_margin(shares, histogram.le, edge, step),
         tail_margin(shares, histogram.le, edge, gate.harm_margin),
     )
-    result = _pod_gate(gate, context, effects, margins, 0.0)
+    result = _pod_gate(gate, context, effects, margins, 0.0, edge)
     details = (("edge", float(histogram.le[edge])), ("stable_share", float(shares[edge])))
     return replace(result, details=(*result.details, *details))
 
@@ -144,10 +146,13 @@ def _pod_gate(
     effects: PodEffects,
     margins: tuple[float, float, float],
     added: float,
+    edge: int | None = None,
 ) -> GateResult:
     """Rule B, then the guards: hardware, load, one slow pod."""
     prior = context.policy.priors.get(gate.metric) if gate.statistic is Statistic.MEAN else None
-    comparison = compare_pods(effects, prior=prior, added_variance=added)
+    comparison = context.units.compare(effects, prior=prior, added_variance=added)
+    if comparison is not None:
+        comparison = widened(comparison, _users(gate, context, edge))
     if comparison is None:
         if context.blocked:
             return GateResult(gate=gate, outcome=Outcome.BLOCKED, reason=context.blocked)
@@ -156,7 +161,7 @@ def _pod_gate(
         return _no_data(
             gate,
             f"{gate.name}: too little to compare ({canary} canary and {stable} stable pods with "
-            "enough requests; 1 and 3 are needed)",
+            f"enough requests; {context.units.needed})",
         )
     result = judge(gate, comparison, context.stand, context.policy, margins=margins)
     if context.blocked:
@@ -182,8 +187,10 @@ def _confirmed(
     rest, worst = without_slowest(effects)
     pod = context.observations.pods[worst]
     where = f"{pod.name}" + (f" on node {pod.node}" if pod.node else "")
+    if context.units.kind is Kind.WINDOWS:
+        return _explained(result, context)
     if comparison.n_canary > 1:
-        again = compare_pods(rest, prior=prior, added_variance=added)
+        again = context.units.compare(rest, prior=prior, added_variance=added)
         if again is None or again.harm_p(result.harm_margin) > DROP_ONE_LEVEL:
             reason = (
                 f"{gate.name} is {_percent(comparison.estimate)} slower only because of {where}; "
@@ -203,6 +210,13 @@ def _error_gate(gate: Gate, context: Context) -> GateResult:
     observations = context.observations
     assert observations.requests is not None  # noqa: S101 - _with_gates has checked it
     comparison = compare_errors(observations.requests, observations.usable, observations.canary)
+    users = observations.sticky
+    if comparison is not None and users is not None and users.requests is not None:
+        by_user = compare_errors(users.requests, users.usable, users.canary)
+        if by_user is not None and by_user.dispersion > comparison.dispersion:
+            comparison = replace(by_user, unit="request within bucket of users")
+    if comparison is not None and context.clustered:
+        return GateResult(gate=gate, outcome=Outcome.BLOCKED, reason=context.clustered)
     if comparison is None:
         return _no_data(gate, f"{gate.name}: too few pods or requests to compare")
     margins = (gate.margin, gate.margin * context.policy.step_factor, gate.harm_margin)
@@ -218,6 +232,29 @@ def _quality_gate(gate: Gate, context: Context) -> GateResult:
     margins = (gate.margin, gate.margin * context.policy.step_factor, gate.harm_margin)
     result = judge(gate, comparison, context.stand, context.policy, margins=margins)
     return _explained(result, context)
+
+
+def _users(gate: Gate, context: Context, edge: int | None) -> UserError | None:
+    """What chance in the assignment of sticky users does to a latency; None without them."""
+    users = context.observations.sticky
+    histogram = None if users is None else users.histograms.get(gate.metric)
+    if users is None or histogram is None:
+        return None
+    outcome = histogram.sum if edge is None else histogram.buckets[:, :, edge + 1 :].sum(axis=2)
+    return user_error(
+        np.where(users.usable, outcome, 0.0),
+        np.where(users.usable, histogram.count, 0.0),
+        users.canary,
+    )
+
+
+def _unadjusted(gate: Gate, mix: MixAdjustment, what: str) -> GateResult:
+    return GateResult(
+        gate=gate,
+        outcome=Outcome.BLOCKED,
+        reason=f"{gate.name}: prompts differ in length by {_percent(mix.difference)}, "
+        f"and {what} cannot be adjusted for it",
+    )
 
 
 def _no_data(gate: Gate, reason: str) -> GateResult:

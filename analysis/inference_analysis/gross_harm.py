@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import logsumexp
 
-from inference_analysis.comparisons import compare_pods
 from inference_analysis.policies import Prior
 from inference_analysis.proportions import binomial_sf
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from inference_analysis.observations import BoolArray, Histogram, Requests
     from inference_analysis.policies import Limit
     from inference_analysis.standardisation import PodEffects
+    from inference_analysis.units import Units
 
 DEFAULT_PRIOR = Prior(sd=0.10 / 1.2, pods=11)
 """s0 = 10 % on ten degrees of freedom, so that three stable pods suffice for a critical t of 3."""
@@ -49,7 +49,14 @@ class GrossHarm:
 
 
 def gross_latency(
-    metric: str, effects: PodEffects, *, ratio: float, alpha: float, least: int, prior: Prior | None
+    metric: str,
+    effects: PodEffects,
+    units: Units,
+    *,
+    ratio: float,
+    alpha: float,
+    least: int,
+    prior: Prior | None,
 ) -> GrossHarm | None:
     """Whether the canary is at least ``ratio`` times as slow, beyond chance; None with few data.
 
@@ -65,7 +72,7 @@ def gross_latency(
     if effects.sampling_variance[canary].mean() / canary.sum() > LARGEST_ERROR**2:
         return None
     strong = prior if prior is not None and prior.pods >= LEAST_DF_POD else DEFAULT_PRIOR
-    comparison = compare_pods(effects, prior=strong)
+    comparison = units.compare_gross(effects, strong)
     if comparison is None:
         return None
     observed, p = float(np.exp(comparison.estimate)), comparison.harm_p(0.0)

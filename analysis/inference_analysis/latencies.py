@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inference_analysis.pairs import batch_effects
 from inference_analysis.standardisation import pod_effects
 
 if TYPE_CHECKING:
@@ -21,12 +22,23 @@ TAIL_SHARE = 0.02
 
 
 def mean_effects(
-    histogram: Histogram, usable: BoolArray, canary: BoolArray, strata: FloatArray
+    histogram: Histogram,
+    usable: BoolArray,
+    canary: BoolArray,
+    strata: FloatArray,
+    *,
+    seconds: float | None = None,
 ) -> PodEffects:
-    """log(observed / expected) of the mean, per pod."""
+    """log(observed / expected) of the mean, per pod.
+
+    With the windows' length in ``seconds``, batches of windows are the units instead.
+    """
     counts = np.where(usable, histogram.count, 0.0)
+    sums = np.where(usable, histogram.sum, 0.0)
+    if seconds is not None:
+        return batch_effects(sums, counts, canary, strata, seconds=seconds)
     return pod_effects(
-        np.where(usable, histogram.sum, 0.0),
+        sums,
         counts,
         canary,
         strata,
@@ -38,11 +50,19 @@ def mean_effects(
 
 
 def tail_effects(
-    histogram: Histogram, edge: int, usable: BoolArray, canary: BoolArray, strata: FloatArray
+    histogram: Histogram,
+    edge: int,
+    usable: BoolArray,
+    canary: BoolArray,
+    strata: FloatArray,
+    *,
+    seconds: float | None = None,
 ) -> PodEffects:
     """log((observed + .5) / (expected + .5)) of the requests above edge number ``edge``."""
     counts = np.where(usable, histogram.count, 0.0)
     above = np.where(usable, histogram.buckets[:, :, edge + 1 :].sum(axis=2), 0.0)
+    if seconds is not None:
+        return batch_effects(above, counts, canary, strata, seconds=seconds, added=0.5)
     share = float(above[~canary].sum() / max(counts[~canary].sum(), 1.0))
     variation = (1.0 - share) / max(share, 1e-6)
     return pod_effects(above, counts, canary, strata, variation=(variation, variation), added=0.5)

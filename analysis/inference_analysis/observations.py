@@ -44,6 +44,8 @@ class Pod:
     node: str = ""
     hardware: str = ""
     """GPU or node class; pods are compared within one class."""
+    server: str = ""
+    """The pod behind this entry, where one pod has an entry of each arm (two adapters)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,12 @@ class Observations:
     """(P, W) prompt tokens found in the prefix cache."""
     cache_queries: FloatArray | None = None
     """(P, W) prompt tokens looked up."""
+    covered: FloatArray | None = None
+    """(P, W) requests whose answers were watched token by token; others have no latencies."""
+    sticky: Observations | None = None
+    """The same requests by bucket of users, as if buckets were pods; None where none stick."""
+    display: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Metrics that are shown and decide nothing, with the reason."""
     prompts: tuple[Prompt, ...] = ()
 
     @property
@@ -160,4 +168,6 @@ class Observations:
             running=cut(self.running),
             cache_hits=cut(self.cache_hits),
             cache_queries=cut(self.cache_queries),
+            covered=cut(self.covered),
+            sticky=None if self.sticky is None else self.sticky.windows(kept),
         )

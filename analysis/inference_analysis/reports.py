@@ -51,7 +51,11 @@ def _headline(evaluation: Evaluation, rollout: RolloutDocument) -> str:
 
 def _blindness(evaluation: Evaluation) -> str:
     """Below which worsening the open gates see nothing."""
-    primary = [r for r in evaluation.results if r.gate.role is Role.PRIMARY]
+    primary = [
+        r
+        for r in evaluation.results
+        if r.gate.role is Role.PRIMARY and r.outcome is not Outcome.SHOWN
+    ]
     unseen = [r.gate.name for r in primary if r.comparison is None]
     seen = [r for r in primary if r.outcome in _OPEN and r.comparison is not None]
     ratios = [r.latency_mde for r in seen if _is_ratio(r)]
@@ -99,19 +103,21 @@ def _data(evaluation: Evaluation) -> str:
         first = next(iter(observations.histograms.values()))
         requests = float(np.where(observations.usable, first.count, 0.0).sum())
     usable = float(observations.usable.mean()) if observations.usable.size else 0.0
-    parts = [
-        f"data: {canary} canary and {len(observations.pods) - canary} stable pods",
-        f"{observations.start_s.size} windows ({usable:.0%} of the cells usable)",
-        f"{requests:,.0f} requests",
-    ]
+    parts = []
+    if observations.pods:
+        parts += [
+            f"{canary} canary and {len(observations.pods) - canary} stable pods",
+            f"{observations.start_s.size} windows ({usable:.0%} of the cells usable)",
+            f"{requests:,.0f} requests",
+        ]
     if observations.prompts:
-        parts.append(f"{len(observations.prompts)} prompts")
+        parts.append(f"{len({prompt.id for prompt in observations.prompts})} prompts")
     look = stand.look
     replayed = ", replayed" if stand.replayed else ""
     parts.append(
         f"{look.kind} look at {look.fraction:.0%} of epoch {stand.segment.epoch}{replayed}"
     )
-    return ", ".join(parts) + "".join(f"; {f.text}" for f in evaluation.findings)
+    return f"data: {', '.join(parts)}" + "".join(f"; {f.text}" for f in evaluation.findings)
 
 
 def _next(evaluation: Evaluation) -> str:
@@ -209,7 +215,7 @@ def document(
             "windows": int(observations.start_s.size),
             "usableCells": int(observations.usable.sum()),
             "cells": int(observations.usable.size),
-            "prompts": len(observations.prompts),
+            "prompts": len({prompt.id for prompt in observations.prompts}),
         },
         "ledger": ledger_document(evaluation.ledger),
     }

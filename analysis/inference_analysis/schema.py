@@ -53,6 +53,7 @@ class PodDocument(_Model):
     arm: Arm
     node: str = ""
     hardware: str = ""
+    server: str = ""
     warm_up: list[bool] | None = None
     histograms: dict[str, HistogramDocument] = {}
     requests: list[Count | None] | None = None
@@ -60,6 +61,7 @@ class PodDocument(_Model):
     running: list[NonNegative | None] | None = None
     cache_hits: list[NonNegative | None] | None = None
     cache_queries: list[NonNegative | None] | None = None
+    covered: list[Count | None] | None = None
 
 
 class PromptDocument(_Model):
@@ -189,3 +191,5 @@ class CellsDocument(_Model):
     windows: WindowsDocument
     pods: list[PodDocument]
     prompts: list[PromptDocument] = []
+    sticky: list[PodDocument] = []
+    display: dict[str, str] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,17 @@ def observations(document: CellsDocument) -> Observations:
     A cell is usable when the pod is past its warm-up and none of its series is null there. A
     series that a pod does not have at all counts as no observations.
     """
+    found = _measured(document, document.pods)
+    return replace(
+        found,
+        sticky=_measured(document, document.sticky) if document.sticky else None,
+        display=MappingProxyType(dict(document.display)),
+        prompts=_prompts(document),
+    )
+
+
+def _measured(document: CellsDocument, pods: Sequence[PodDocument]) -> Observations:
     width = len(document.windows.start)
-    pods = document.pods
     names = sorted({name for pod in pods for name in pod.histograms})
     with_requests = any(pod.requests is not None for pod in pods)
     usable = np.ones((len(pods), width), dtype=np.bool_)
@@ -50,7 +60,14 @@ def observations(document: CellsDocument) -> Observations:
             histograms[name] = _stacked(pods, name, width)
     return Observations(
         pods=tuple(
-            Pod(name=pod.name, arm=pod.arm, node=pod.node, hardware=pod.hardware) for pod in pods
+            Pod(
+                name=pod.name,
+                arm=pod.arm,
+                node=pod.node,
+                hardware=pod.hardware,
+                server=pod.server,
+            )
+            for pod in pods
         ),
         start_s=np.array(document.windows.start, dtype=np.float64),
         seconds=np.array(document.windows.seconds, dtype=np.float64),
@@ -66,22 +83,26 @@ def observations(document: CellsDocument) -> Observations:
         running=_optional(pods, width, lambda pod: pod.running, np.nan),
         cache_hits=_optional(pods, width, lambda pod: pod.cache_hits, 0.0),
         cache_queries=_optional(pods, width, lambda pod: pod.cache_queries, 0.0),
-        prompts=tuple(
-            Prompt(
-                id=p.id,
-                canary=tuple(p.canary),
-                stable=tuple(p.stable),
-                topic=p.topic,
-                weight=p.weight,
-                measure=p.measure,
-                text=p.text,
-                canary_answer=p.canary_answer,
-                stable_answer=p.stable_answer,
-                canary_reason=p.canary_reason,
-                stable_reason=p.stable_reason,
-            )
-            for p in document.prompts
-        ),
+        covered=_optional(pods, width, lambda pod: pod.covered, 0.0),
+    )
+
+
+def _prompts(document: CellsDocument) -> tuple[Prompt, ...]:
+    return tuple(
+        Prompt(
+            id=p.id,
+            canary=tuple(p.canary),
+            stable=tuple(p.stable),
+            topic=p.topic,
+            weight=p.weight,
+            measure=p.measure,
+            text=p.text,
+            canary_answer=p.canary_answer,
+            stable_answer=p.stable_answer,
+            canary_reason=p.canary_reason,
+            stable_reason=p.stable_reason,
+        )
+        for p in document.prompts
     )
 
 

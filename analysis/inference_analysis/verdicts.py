@@ -35,6 +35,8 @@ class Outcome(StrEnum):
     """Not worse by the wider margin of a step."""
     UNDECIDED = "undecided"
     NO_DATA = "no-data"
+    SHOWN = "shown"
+    """Known to be biased, so it decides nothing."""
 
 
 class Verdict(StrEnum):

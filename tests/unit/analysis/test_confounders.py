@@ -17,6 +17,7 @@ from inference_analysis.confounders import (
 from inference_analysis.latencies import mean_effects
 from inference_analysis.observations import Arm, FloatArray, Histogram, Observations, Pod
 from inference_analysis.policies import Policy
+from inference_analysis.units import units_of
 from support.analysis_simulation import TTFT, Fleet
 
 FLEET = Fleet(requests=200.0, pod_sd=0.005, drift_sd=0.0)
@@ -85,7 +86,7 @@ def lengths(observations: Observations, canary: float) -> FloatArray:
 def test_somewhat_longer_prompts_are_adjusted_for() -> None:
     plain = observed()
     data = with_prompts(plain, lengths(plain, 1.15))
-    findings, mix = check_mix(data)
+    findings, mix = check_mix(data, units_of(data))
     assert [f.weight for f in findings] == [Weight.NOTE]
     assert mix is not None
     ttft = data.histograms["ttft"]
@@ -105,14 +106,14 @@ def test_somewhat_longer_prompts_are_adjusted_for() -> None:
 
 def test_much_longer_prompts_block() -> None:
     plain = observed()
-    findings, mix = check_mix(with_prompts(plain, lengths(plain, 1.4)))
+    findings, mix = check_mix(with_prompts(plain, lengths(plain, 1.4)), units_of(plain))
     assert [f.weight for f in findings] == [Weight.BLOCKS]
     assert mix is None
 
 
 def test_equal_prompts_are_no_finding() -> None:
     plain = observed()
-    assert check_mix(with_prompts(plain, lengths(plain, 1.0))) == ([], None)
+    assert check_mix(with_prompts(plain, lengths(plain, 1.0)), units_of(plain)) == ([], None)
 
 
 def test_longer_answers_and_a_colder_cache_are_worth_a_word() -> None:

@@ -15,8 +15,12 @@ from inference_analysis.gross_harm import (
 )
 from inference_analysis.observations import FloatArray, Requests
 from inference_analysis.standardisation import PodEffects
+from inference_analysis.units import Kind, Units
 
 CANARY = np.array([True, False, False, False])
+
+
+PODS = Units(kind=Kind.PODS, strata=np.zeros(0))
 
 
 def requests(total: FloatArray, errors: FloatArray) -> Requests:
@@ -119,7 +123,7 @@ def test_gross_latency_must_be_large_and_beyond_chance(
     canary: float, v: float, *, fired: bool
 ) -> None:
     effects = latency(canary, v, [1.0, 1.01, 0.99])
-    found = gross_latency("ttft", effects, ratio=1.5, alpha=0.005 / 3, least=50, prior=None)
+    found = gross_latency("ttft", effects, PODS, ratio=1.5, alpha=0.005 / 3, least=50, prior=None)
     assert found is not None
     assert found.fired is fired
     assert found.observed == pytest.approx(canary, rel=1e-3)
@@ -127,12 +131,12 @@ def test_gross_latency_must_be_large_and_beyond_chance(
 
 def test_gross_latency_waits_for_fifty_requests() -> None:
     effects = latency(9.0, 0.0, [1.0, 1.01, 0.99])
-    assert gross_latency("ttft", effects, ratio=1.5, alpha=0.1, least=61, prior=None) is None
+    assert gross_latency("ttft", effects, PODS, ratio=1.5, alpha=0.1, least=61, prior=None) is None
 
 
 def test_gross_latency_waits_until_the_mean_is_known_to_an_eighth() -> None:
     effects = latency(9.0, 0.015, [1.0, 1.01, 0.99])
-    assert gross_latency("ttft", effects, ratio=1.5, alpha=0.1, least=50, prior=None) is None
+    assert gross_latency("ttft", effects, PODS, ratio=1.5, alpha=0.1, least=50, prior=None) is None
 
 
 def test_pods_that_differ_by_themselves_widen_the_error_test() -> None:
