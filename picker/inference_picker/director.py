@@ -1,29 +1,43 @@
-"""Decides on each request and keeps its books: split, schedule, count."""
+"""Decides on each request and keeps its books: divide, split, schedule, count."""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from inference_picker.flights import Flight, Flights
-from inference_picker.messages import Ended, Finish, Pick, Reason, Refused
+import structlog
+
+from inference_picker.messages import Ended, Finish, Phase, Pick, Reason, Refused, Sample
 from inference_picker.outcomes import failure_of
-from inference_picker.scheduling import Profile, SchedulingRequest, default_profile
+from inference_picker.prompts import read_prompt
+from inference_picker.scheduler import Question, Scheduler
 from inference_picker.splits import EvenSequence
+from inference_picker.subsets import Subset
+from inference_picker.versions import Divider, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
+    from inference_picker.board import Board, Flight
     from inference_picker.messages import ChooseTarget, PickEndpoint
     from inference_picker.metrics import Metrics
     from inference_picker.pool import PoolSnapshot, Source
+    from inference_picker.readings import Readings
+    from inference_picker.versions import Division
 
     Answer = tuple[Pick, Flight] | Refused
+
+_log = structlog.get_logger(__name__)
 
 # Mean duration of followed requests: where it starts, and how fast it follows.
 _FIRST_GUESS_S: Final = 2.0
 _LEARNING_RATE: Final = 0.05
+
+_PATIENCE_S: Final = 10.0
+"""A client that leaves sooner without any answer says nothing about the endpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,24 +62,38 @@ class Director:
         source: Source,
         metrics: Metrics,
         settings: Settings,
-        profile: Profile | None = None,
+        scheduler: Scheduler | None = None,
         start: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """``start`` is where the even sequences begin; pickers of one pool differ in it."""
         self.metrics = metrics
-        self.flights = Flights()
+        self.scheduler = scheduler or Scheduler()
         self._source = source
         self._settings = settings
-        self._profile = profile or default_profile()
+        self._divider = Divider(start)
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self.unmet: Counter[str] = Counter()
+        """Requests by the version that was drawn for them and had no room."""
         self._splits: dict[str | None, EvenSequence] = {}
         self._start = start
-        self._turn = 0
         self._followed_s = _FIRST_GUESS_S
 
     @property
     def pool(self) -> PoolSnapshot:
         """The pool as it is now."""
         return self._source.snapshot()
+
+    @property
+    def flights(self) -> Board:
+        """Where requests in flight are counted."""
+        return self.scheduler.board
+
+    def note_readings(self, address: str, readings: Readings | None) -> None:
+        """Take in an endpoint's metrics page that was read just now; None when there was none."""
+        self.scheduler.board.note_readings(address, readings, at=self._clock())
 
     def pick(self, question: PickEndpoint) -> Answer | Awaitable[Answer]:
         """Endpoints and target for a request, and its flight, which the caller must land.
@@ -77,33 +105,40 @@ class Director:
         target = "" if model is None else self._target(pool, model)
         if target is None:
             return _no_target(model)
-        order = self._profile.order(
-            SchedulingRequest(
+        at = self._clock()
+        self.scheduler.sync(pool, at=at)
+        division = self._divide(pool, question, at)
+        prompt = read_prompt(question.content, target)
+        choice = self.scheduler.choose(
+            pool,
+            Question(
                 target=target or None,
                 headers=question.headers,
                 subset=question.subset,
-                turn=self._turn,
+                among=None if division is None else division.endpoints,
+                prompt=prompt,
+                wanted=1 + self._settings.fallbacks,
+                explain=question.explain,
             ),
-            pool,
-            self.flights.counts,
+            at=at,
         )
-        self._turn += 1
+        order = choice.ranking.endpoints
         if not order:
-            within = "" if question.subset is None else " within the gateway's subset hint"
-            return Refused(
-                status=503,
-                reason=Reason.NO_ENDPOINTS,
-                message=f"No ready endpoint{within}, of {len(pool.endpoints)} in the pool.",
-            )
+            return _no_endpoint(pool, question)
         first = order[0]
         pick = Pick(
-            endpoints=tuple(each.address for each in order[: 1 + self._settings.fallbacks]),
+            endpoints=tuple(each.address for each in order),
             model=model or "",
             target=target,
             version=first.version,
+            sample=Sample.BACKGROUND if division is None else division.sample,
+            phase=Phase.WARMUP if self.scheduler.is_warming(first.address) else Phase.WARM,
+            bucket="" if division is None else division.bucket,
+            prompt_bytes=prompt.size,
+            decision=choice.ranking.decision,
             rewrite_back=self._writes_back(model, target),
         )
-        return pick, self.flights.take_off(first.address)
+        return pick, self.scheduler.take_off(choice, at=at)
 
     def retarget(self, question: ChooseTarget) -> Pick | Refused:
         """The same pick with a target, where the endpoint came before the model was known."""
@@ -120,13 +155,54 @@ class Director:
 
     def finish(self, finish: Finish) -> None:
         """Learn from how a picked request ended."""
-        if finish.ended is Ended.COMPLETE and failure_of(finish) is None:
+        failure = failure_of(finish)
+        address = finish.served or finish.pick.endpoints[0]
+        if _blames_endpoint(failure, finish):
+            ejected = self.scheduler.failed(address, at=self._clock(), reason=str(failure))
+            if ejected is not None:
+                _log.warning(
+                    "endpoint ejected",
+                    endpoint=address,
+                    reason=ejected.reason,
+                    seconds=ejected.seconds,
+                    status=finish.status,
+                )
+        elif failure is None and finish.status is not None:
+            self.scheduler.succeeded(address)
+        if finish.ended is Ended.COMPLETE and failure is None:
             self._followed_s += (finish.duration_s - self._followed_s) * _LEARNING_RATE
+            usage = None if finish.tokens is None else finish.tokens.usage
+            if usage is not None:
+                self.scheduler.estimates.saw_usage(
+                    prompt_bytes=finish.pick.prompt_bytes,
+                    prompt_tokens=usage.prompt,
+                    output_tokens=usage.output,
+                )
 
     def unfollowed(self, flight: Flight, finish: Finish) -> None:
         """Keep a request in flight whose end will not be seen, for as long as others take."""
         del finish
         asyncio.get_running_loop().call_later(self._followed_s, flight.land)
+
+    def _divide(self, pool: PoolSnapshot, question: PickEndpoint, at: float) -> Division | None:
+        """The version for a request, where a Rollout divides the pool between versions."""
+        shares = pool.held.shares
+        if shares is None:
+            return None
+        allowed = pool.endpoints
+        if question.subset is not None:
+            subset = Subset(question.subset)
+            allowed = tuple(each for each in allowed if subset.allows(each.address))
+        division = self._divider.divide(
+            shares,
+            allowed,
+            key=key_of(question.headers, question.content),
+            now_s=self._wall_clock(),
+            is_full=lambda endpoint: self.scheduler.is_full(endpoint.address, at=at),
+        )
+        if division.version != division.wanted:
+            self.unmet[division.wanted] += 1
+        return division
 
     def _target(self, pool: PoolSnapshot, model: str) -> str | None:
         split = pool.splits.get(model) or pool.other
@@ -139,6 +215,22 @@ class Director:
 
     def _writes_back(self, model: str | None, target: str) -> bool:
         return model is not None and model != target and not self._settings.expose_target_model
+
+
+def _blames_endpoint(failure: str | None, finish: Finish) -> bool:
+    """Whether a failure is the endpoint's: a client that leaves soon and a 4xx are not."""
+    if failure == Ended.NO_RESPONSE:
+        return finish.duration_s >= _PATIENCE_S
+    return failure in {"5xx", MALFORMED, str(Ended.RESET)}
+
+
+def _no_endpoint(pool: PoolSnapshot, question: PickEndpoint) -> Refused:
+    within = "" if question.subset is None else " within the gateway's subset hint"
+    return Refused(
+        status=503,
+        reason=Reason.NO_ENDPOINTS,
+        message=f"No ready endpoint{within}, of {len(pool.endpoints)} in the pool.",
+    )
 
 
 def _no_target(model: str | None) -> Refused:
