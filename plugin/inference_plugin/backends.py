@@ -9,6 +9,8 @@ from inference_common.kube import INFERENCEPOOL, INFERENCEPOOL_X, SERVICE
 from inference_plugin.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from inference_common.kube import Resource
 
 Object = dict[str, Any]
@@ -57,16 +59,27 @@ def backend_of(ref: Object, namespace: str) -> Backend:
     )
 
 
-def new_ref(backend: Backend, namespace: str, sibling: Object | None) -> Object:
+def new_ref(
+    backend: Backend, namespace: str, sibling: Object | None, ports: Collection[int] = ()
+) -> Object:
     """A backendRef to add to a route of that namespace, without a weight.
 
-    A Service needs a port (gateway-api apis/v1/object_reference_types.go); the one of
-    ``sibling``, a managed backendRef of the same rule, is taken.
+    A Service needs a port (gateway-api apis/v1/object_reference_types.go): the one of
+    ``sibling``, a managed backendRef of the same rule, unless ``ports`` of the Service are known
+    and it is none of them.
     """
     ref: Object = {"group": backend.group, "kind": backend.kind, "name": backend.name}
     if backend.namespace != namespace:
         ref["namespace"] = backend.namespace
     port = (sibling or {}).get("port")
+    if ports and port not in ports:
+        if len(ports) > 1:
+            raise ConfigError(
+                f"{backend} can't be added to the route: it has the ports "
+                f"{', '.join(map(str, ports))}, and no other managed backendRef of the rule names "
+                "one of them. Declare one port in the template's containers."
+            )
+        [port] = ports
     if port is not None:
         ref["port"] = port
     elif backend.kind == "Service":

@@ -7,6 +7,7 @@ HTTPRoute), so the annotation is a map from Rollout to state.
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from typing import Any, Final
@@ -32,6 +33,25 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """One rule that was made for a managed route, as canonical JSON."""
+
+    managed: str
+    text: str
+
+    @property
+    def rule(self) -> Object:
+        """The rule as it was written."""
+        found: Object = json.loads(self.text)
+        return found
+
+    @property
+    def name(self) -> str:
+        """The rule's name."""
+        return str(self.rule["name"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Commanded:
     """The last state commanded for one Rollout on one object.
 
@@ -40,7 +60,9 @@ class Commanded:
     revision, ``since`` the time of the write in seconds since the epoch, ``removed`` the
     backendRefs taken out of a rule, so that they come back as they were, ``home`` the item of the
     stable revision, ``adopted`` that ``placed`` are weights of somebody else that were taken over,
-    ``keep`` that the weights stay when the Rollout goes away.
+    ``keep`` that the weights stay when the Rollout goes away. ``made`` are rules of managed routes,
+    ``added`` the (place, item) of backendRefs that exist only for an Experiment, ``beside`` changes
+    with what the command wished beside the two revisions' weights.
     """
 
     rollout: str
@@ -57,16 +79,21 @@ class Commanded:
     home: str = ""
     adopted: bool = False
     keep: bool = False
+    made: tuple[Made, ...] = ()
+    added: tuple[tuple[str, str], ...] = ()
+    beside: str = ""
 
     @property
     def items(self) -> frozenset[str]:
         """Every backend or target that has been managed."""
         return frozenset(entry.item for entry in self.placed)
 
-    def asks_for(self, stable: str, canary: str, desired: int, maximum: int) -> bool:
+    def asks_for(
+        self, stable: str, canary: str, desired: int, maximum: int, beside: str = ""
+    ) -> bool:
         """Whether this is what was commanded."""
-        wish = (self.stable, self.canary, self.desired, self.maximum)
-        return wish == (stable, canary, desired, maximum)
+        wish = (self.stable, self.canary, self.desired, self.maximum, self.beside)
+        return wish == (stable, canary, desired, maximum, beside)
 
     @property
     def places(self) -> frozenset[str]:
@@ -80,8 +107,11 @@ def read_all(obj: Object) -> dict[str, Commanded]:
     An annotation that can't be read counts as absent: it is rewritten by the next command.
     """
     text = (obj["metadata"].get("annotations") or {}).get(COMMANDED_ANNOTATION)
-    if not text:
-        return {}
+    return dict(_parsed(text)) if text else {}
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(text: str) -> dict[str, Commanded]:
     try:
         found = json.loads(text)
         return {name: _decode(name, entry) for name, entry in found.items()}
@@ -101,6 +131,11 @@ def annotation_value(obj: Object, *entries: Commanded, forget: tuple[str, ...] =
     return json.dumps(state, separators=(",", ":"), sort_keys=True)
 
 
+def canonical(obj: Object) -> str:
+    """An object as JSON, the same text for the same content."""
+    return json.dumps(obj, separators=(",", ":"), sort_keys=True)
+
+
 def _encode(entry: Commanded) -> Object:
     return {
         "v": _VERSION,
@@ -117,6 +152,10 @@ def _encode(entry: Commanded) -> Object:
         "home": entry.home,
         "adopted": entry.adopted,
         "keep": entry.keep,
+        # Only where there is something to say: most routes never have managed routes.
+        **({"made": [[made.managed, made.rule] for made in entry.made]} if entry.made else {}),
+        **({"added": [list(pair) for pair in entry.added]} if entry.added else {}),
+        **({"beside": entry.beside} if entry.beside else {}),
     }
 
 
@@ -139,4 +178,10 @@ def _decode(name: str, entry: Object) -> Commanded:
         home=str(entry.get("home", "")),
         adopted=bool(entry.get("adopted", False)),
         keep=bool(entry.get("keep", False)),
+        made=tuple(
+            Made(managed=str(managed), text=canonical(rule))
+            for managed, rule in entry.get("made", [])
+        ),
+        added=tuple((str(place), str(item)) for place, item in entry.get("added", [])),
+        beside=str(entry.get("beside", "")),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from inference_common.kube import SERVICE
+from inference_common.kube import ROLLOUT, SERVICE
 from inference_common.names import DESTINATION_ANNOTATION, HASH_LABEL, IDENTITY_ANNOTATION
 from inference_common.pools import hash_of
 from inference_common.revisions import Revision, revision_of
@@ -15,6 +15,7 @@ from inference_plugin.hash_pools import PodCount, PoolState, Situation, Step
 from inference_plugin.pool_shares import version_gate
 from inference_plugin.pools import base_selector, is_ours, title_of
 from inference_plugin.readiness import live_pods, pool_wait, ready_pods, service_wait
+from inference_plugin.rollouts import ping_pong
 from inference_plugin.routes import namespace_of, rules_of
 from inference_plugin.shares import shares_by_hash
 from inference_plugin.targets import Target, Wait, WaitReason
@@ -50,7 +51,7 @@ class UnknownRevisionError(StaleError):
 
 
 def static(command: Command, config: RouterConfig, view: View) -> Target[Backend]:
-    """Fixed names: those of the configuration, else stableService and canaryService."""
+    """Fixed names: those of the configuration, else the Rollout's Services."""
     namespace = command.spec.key.namespace
     if config.static is not None:
         fixed = config.static
@@ -59,13 +60,7 @@ def static(command: Command, config: RouterConfig, view: View) -> Target[Backend
         kind, names = fixed.kind, (fixed.stable, fixed.canary)
     else:
         group, kind = "", "Service"
-        names = (command.spec.stable_service, command.spec.canary_service)
-        if not all(names):
-            raise ConfigError(
-                "The configuration names no destinations, and spec.strategy.canary.stableService "
-                f"is {names[0]!r}, canaryService {names[1]!r}. Set both, or one of inferencePools, "
-                "destinationKind and static."
-            )
+        names = _services(command, view)
     stable, canary = (
         Backend(group=group, kind=kind, namespace=namespace, name=name) for name in names
     )
@@ -76,6 +71,24 @@ def static(command: Command, config: RouterConfig, view: View) -> Target[Backend
         homes=frozenset({stable, canary}),
         required=frozenset({stable, canary}),
         gate=lambda backend: backend_gate(view, backend),
+        canary=canary,
+    )
+
+
+def _services(command: Command, view: View) -> tuple[str, str]:
+    """Names of the stable and the canary Service: the two fixed ones, else ping and pong."""
+    fixed = (command.spec.stable_service, command.spec.canary_service)
+    if all(fixed):
+        return fixed
+    key = command.spec.key
+    rollout = view.get(ROLLOUT, key.namespace, key.name)
+    in_turn = ping_pong(rollout) if rollout else None
+    if in_turn is not None and not any(fixed):
+        return in_turn
+    raise ConfigError(
+        "The configuration names no destinations, and spec.strategy.canary.stableService "
+        f"is {fixed[0]!r}, canaryService {fixed[1]!r}, pingPong {in_turn}. Set the two Services, "
+        "or pingPong, or one of inferencePools, destinationKind and static."
     )
 
 
@@ -113,6 +126,7 @@ def named(
         homes=homes,
         required=homes,
         gate=lambda item: backend_gate(view, item),
+        canary=backend(names[canary]) if (canary := command.hashes.canary) in names else None,
     ), waits
 
 
@@ -195,12 +209,14 @@ def pool_situation(
     *,
     pools: Sequence[Object],
     shares: Sequence[Fraction],
+    routed: Sequence[bool],
     accepted_for_s: float | None,
     settle_s: float,
 ) -> Situation:
     """The situation of two hash-addressed pools."""
     first, second = (
-        _pool_state(command, view, pool, share) for pool, share in zip(pools, shares, strict=True)
+        _pool_state(command, view, pool, share, routed=here)
+        for pool, share, here in zip(pools, shares, routed, strict=True)
     )
     return Situation(
         pools=(first, second),
@@ -238,6 +254,7 @@ def hash_addressed(
         required=frozenset(backends),
         gate=lambda backend: pool_gate(view, by_backend[backend], settle_s=settle_s),
         untied=frozenset(backend for backend, pool in by_backend.items() if hash_of(pool) is None),
+        canary=None if step.canary in {None, step.stable} else backends[step.canary or 0],
     )
 
 
@@ -327,7 +344,9 @@ def _summed(command: Command, items: dict[str, Item]) -> dict[Item, int]:
     return shares
 
 
-def _pool_state(command: Command, view: View, pool: Object, share: Fraction) -> PoolState:
+def _pool_state(
+    command: Command, view: View, pool: Object, share: Fraction, *, routed: bool
+) -> PoolState:
     namespace = pool["metadata"]["namespace"]
     base = base_selector(pool)
     aimed_at = hash_of(pool)
@@ -344,6 +363,7 @@ def _pool_state(command: Command, view: View, pool: Object, share: Fraction) -> 
         share=share,
         pods=counts,
         aimed_for_s=view.aimed_for_s(pool),
+        routed=routed,
     )
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from inference_plugin import commanded, models, pool_shares, weighted
 from inference_plugin.config import RouterConfig
-from inference_plugin.patches import ObjectPatch, guarded, pointer
+from inference_plugin.made_rules import arranged
+from inference_plugin.patches import ObjectPatch, guarded
+from inference_plugin.route_drift import changes
 from inference_plugin.routes import (
     entries_of,
     item_of_ref,
@@ -20,7 +22,6 @@ from inference_plugin.routes import (
     place_of,
     refs_of,
     rules_of,
-    test_refs,
 )
 from inference_plugin.splits import split_of
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from inference_plugin.patches import Operation
 
 Object = dict[str, Any]
+GATEWAY_GROUP = "gateway.networking.k8s.io"
 
 
 def stays(entry: Commanded, stable_hash: str) -> bool:
@@ -55,39 +57,63 @@ def release(
 
     Without a configuration only kinds whose lists need none can be moved; the mark goes anyway.
     """
-    changes: list[Operation] = []
+    operations: list[Operation] = []
     moved = ""
     if resource.kind == "InferencePool":
         # Left behind, shares would keep every later version of the pool's pods at nothing.
-        changes = [] if entry.keep else pool_shares.removal(obj)
-        moved = "its shares taken off, " if changes else ""
+        operations = [] if entry.keep else pool_shares.removal(obj)
+        moved = "its shares taken off, " if operations else ""
+    elif resource.group == GATEWAY_GROUP:
+        operations, moved = _route_changes(obj, entry, moves=not stays(entry, stable_hash))
     elif not stays(entry, stable_hash):
-        if rules_of(obj) and resource.group == "gateway.networking.k8s.io":
-            changes = _route_changes(obj, entry)
-        else:
-            changes = _model_changes(resource, obj, entry, config)
-        moved = f"everything to {entry.home}, " if changes else ""
+        operations = _model_changes(resource, obj, entry, config)
+        moved = f"everything to {entry.home}, " if operations else ""
     value = commanded.annotation_value(obj, forget=(entry.rollout,))
     title = f"{resource.kind} {obj['metadata']['namespace']}/{obj['metadata']['name']}"
     return ObjectPatch(
         resource=resource,
         namespace=obj["metadata"]["namespace"],
         name=obj["metadata"]["name"],
-        operations=guarded(obj, changes, value),
+        operations=guarded(obj, operations, value),
         summary=f"{title}: {moved}no longer managed",
     )
 
 
-def _route_changes(route: Object, entry: Commanded) -> list[Operation]:
-    changes: list[Operation] = []
+def _route_changes(route: Object, entry: Commanded, *, moves: bool) -> tuple[list[Operation], str]:
+    """Rules of managed routes go whatever becomes of the weights, and so do Experiments."""
+    changed: dict[int, list[Object]] = {}
     for index in range(len(rules_of(route))):
         place = place_of(route, index)
-        if place in entry.places:
-            changes += _rule_changes(route, index, entry)
-    return changes
+        if place in entry.places and (moves or any(where == place for where, _ in entry.added)):
+            after = _refs_after(route, index, entry) if moves else _kept(route, index, entry)
+            if after != list(refs_of(route, index)):
+                changed[index] = after
+    ours = {made.name for made in entry.made}
+    operations = changes(route, changed, arranged(route, changed, [], ours))
+    told = f"everything to {entry.home}, " if changed else ""
+    return operations, told + (f"rule {', '.join(sorted(ours))} taken away, " if ours else "")
 
 
-def _rule_changes(route: Object, index: int, entry: Commanded) -> list[Operation]:
+def _kept(route: Object, index: int, entry: Commanded) -> list[Object]:
+    """The weights as they are, but what exists only for an Experiment gives its own to stable."""
+    namespace = namespace_of(route)
+    place = place_of(route, index)
+    passing = {item for where, item in entry.added if where == place}
+    refs = refs_of(route, index)
+    items = [item_of_ref(ref, namespace) for ref in refs]
+    if entry.home not in items:
+        return list(refs)
+    freed = sum(
+        ref.get("weight", 1) for item, ref in zip(items, refs, strict=True) if item in passing
+    )
+    return [
+        {**ref, "weight": ref.get("weight", 1) + freed} if item == entry.home else ref
+        for item, ref in zip(items, refs, strict=True)
+        if item not in passing
+    ]
+
+
+def _refs_after(route: Object, index: int, entry: Commanded) -> list[Object]:
     """Everything to stable; references that had been taken out come back with weight 0."""
     namespace = namespace_of(route)
     place = place_of(route, index)
@@ -99,7 +125,7 @@ def _rule_changes(route: Object, index: int, entry: Commanded) -> list[Operation
         if where == place
     }
     if entry.home not in present and entry.home not in spare:
-        return []
+        return list(refs)
     known = {placed.item for placed in entry.placed if placed.place == place}
     entries = entries_of(refs, namespace, known)
     wanted = weighted.Wanted(
@@ -108,10 +134,13 @@ def _rule_changes(route: Object, index: int, entry: Commanded) -> list[Operation
     try:
         split = weighted.resplit(entries, wanted)
     except weighted.NoShareError:
-        return []
+        return list(refs)
+    passing = {item for where, item in entry.added if where == place}
     after: list[Object] = []
     for at, ref in enumerate(refs):
         item = item_of_ref(ref, namespace)
+        if item in passing:
+            continue
         weight = split.managed[item] if item in known else split.others[at]
         after.append(ref if ref.get("weight", 1) == weight else {**ref, "weight": weight})
     after += [
@@ -119,10 +148,7 @@ def _rule_changes(route: Object, index: int, entry: Commanded) -> list[Operation
         for item, ref in spare.items()
         if item not in present
     ]
-    if after == list(refs):
-        return []
-    path = pointer("spec", "rules", index, "backendRefs")
-    return [test_refs(index, refs), {"op": "replace", "path": path, "value": after}]
+    return after
 
 
 def _model_changes(

@@ -34,7 +34,7 @@ class PoolState:
     """One pool: the hash in its selector (None: it has no such key), its share of the traffic.
 
     ``pods`` counts, by hash, the pods that match the rest of its selector. ``aimed_for_s`` is the
-    time since this plugin changed the selector.
+    time since this plugin changed the selector. ``routed``: a header route or a mirror sends there.
     """
 
     name: str
@@ -42,6 +42,12 @@ class PoolState:
     share: Fraction
     pods: Mapping[str, PodCount]
     aimed_for_s: float = float("inf")
+    routed: bool = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing sends there."""
+        return not self.share and not self.routed
 
     def count(self, pod_template_hash: str | None) -> PodCount:
         """The pods of one revision."""
@@ -109,7 +115,7 @@ def _promoted(now: Situation, stable: int, other: int) -> Step:
     freshly = _fresh(now, stable)
     if freshly is not None:
         return Step(stable=stable, wait=freshly)
-    if not now.pools[other].share and _may_park(now, other):
+    if now.pools[other].is_idle and _may_park(now, other):
         return Step(aim=(other, now.hashes.stable), stable=stable)
     return Step(shares=_pair(stable, now.maximum, 0), stable=stable, canary=stable)
 
@@ -121,7 +127,7 @@ def _place_canary(now: Situation, stable: int, other: int) -> Step:
     if freshly is not None:
         return Step(stable=stable, wait=freshly)
     pool = now.pools[other]
-    if pool.share:
+    if not pool.is_idle:
         return Step(shares=all_stable, stable=stable, wait=_drain(now, other))
     waiting = _not_idle(now, other)
     if waiting is not None:
@@ -152,7 +158,7 @@ def _find_home(now: Situation) -> Step:
         if now.pools[larger].count(stable).ready:
             return Step(aim=(larger, stable))
         return Step(wait=_no_stable_pods(now, larger))
-    if now.pools[smaller].share:
+    if not now.pools[smaller].is_idle:
         return Step(shares=_pair(larger, now.maximum, 0), wait=_drain(now, smaller))
     waiting = _not_idle(now, smaller)
     if waiting is not None:

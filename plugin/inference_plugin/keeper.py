@@ -34,8 +34,10 @@ from inference_plugin.rollouts import (
     is_being_deleted,
     spec_of,
 )
+from inference_plugin.route_keeping import RouteKeeping
 from inference_plugin.shares import Weighting
 from inference_plugin.steering import Steering
+from inference_plugin.supersession import Supersession
 from inference_plugin.telling import Teller
 from inference_plugin.writing import Writer
 
@@ -71,6 +73,8 @@ class Keeper:
         self._releaser = Releaser(key, tools, self._writer, self._teller)
         self._revisions = Revisions(key, tools.cluster)
         self._holding = Holding()
+        self._superseded = Supersession()
+        self._routes = RouteKeeping(key, tools, self._writer, self._teller, self._revisions)
         self._steering = Steering(key, tools, self._writer, self._teller, self._revisions)
         self._settled = True
         self._task: asyncio.Task[None] | None = None
@@ -137,7 +141,7 @@ class Keeper:
                 f"Weight {weighting.desired} was asked for, but Rollout {self.key} is aborted or "
                 "fully promoted. The next call is tried again."
             )
-        self._steering.take(command)
+        self._take(command)
         self._settled = False
         decision = await self._steering.steer(command, avoided=True)
         if decision is not None:
@@ -154,7 +158,7 @@ class Keeper:
             self.wake()
         if decision.hold is None:
             self._holding.end()
-        elif self._holding.allows(command.hashes, parse_config(spec.config).holdSeconds):
+        elif self._holding.allows(command.hashes, parse_config(command.spec.config).holdSeconds):
             raise HoldingError(
                 f"Holding the pods of Rollout {self.key}: {decision.hold.message} This passes by "
                 "itself, at the latest after holdSeconds."
@@ -169,7 +173,7 @@ class Keeper:
     async def verify_weight(self, spec: RolloutSpec, weighting: Weighting, generation: int) -> bool:
         """Whether the traffic is where it was commanded; waits briefly for what comes soon."""
         command = await self._revisions.command(spec, weighting, generation, hinted=False)
-        config = parse_config(spec.config)
+        config = parse_config(command.spec.config)
         limit_s = min(config.settleSeconds + _VERIFY_MARGIN_S, _WAIT_LIMIT_S)
         # Without a command of SetWeight since the start this one is it; another one would mean
         # that a later wish has come in between, which must not be undone.
@@ -177,7 +181,7 @@ class Keeper:
         if known is None or (known.hashes, known.weighting) != (command.hashes, weighting):
             if known is not None:
                 return False
-            self._steering.take(command)
+            self._take(command)
         if self._steering.eased(command) is not command:
             # What the controller believes to be the weight has been lowered ahead of it.
             return False
@@ -190,6 +194,20 @@ class Keeper:
             return False
         self._teller.progress(command, decision)
         return decision.verified
+
+    async def check_routes(self, spec: RolloutSpec, version: str = "") -> None:
+        """Say what is wrong with a step for a managed route; SetWeight makes it.
+
+        Raises ConfigError.
+        """
+        await self._routes.check(spec, version)
+
+    async def remove_routes(self, spec: RolloutSpec, version: str = "") -> None:
+        """Take managed routes away that the Rollout's steps do not want any more.
+
+        Raises KubeError and ConflictError.
+        """
+        await self._routes.remove(spec, version)
 
     # The level-based part
 
@@ -237,11 +255,17 @@ class Keeper:
         if spec is None or hashes is None:
             self._settled = True
             return None
+        leads = self._tools.leadership.leads
+        if not leads and self._settled:
+            return None
         await self._steering.learn(spec)
-        await self._give_up_strays(rollout, spec)
-        drift_retry_s = await self._drift.mend(spec)
+        drift_retry_s = None
+        if leads:
+            await self._give_up_strays(rollout, spec)
+            drift_retry_s = await self._drift.mend(spec)
         command = self._wanted(rollout, spec, hashes)
-        if command is None:
+        if command is None or (command.own and not leads):
+            # Another server that leads moves the traffic to stable.
             self._settled = True
             return drift_retry_s
         # A call of the controller may bring another command while this one waits for a lock.
@@ -278,12 +302,14 @@ class Keeper:
             command.hashes != hashes or command.spec.uid != rollout["metadata"]["uid"]
         ):
             command = None
+        if command is not None and self._is_superseded(command, spec):
+            command = None
         if command is not None and parse_config(command.spec.config) != parse_config(spec.config):
             # The same wish for other objects: what the old ones carried has just been given up.
             command = replace(command, spec=spec)
         if not belongs_on_stable(rollout):
             return command
-        if command is not None and command.weighting.desired == 0:
+        if command is not None and command.weighting.away == 0:
             return command
         if command is None and not self._drift.entries(spec):
             # Nothing is written before the controller has asked for something once.
@@ -291,9 +317,24 @@ class Keeper:
         return Command(
             spec=spec,
             hashes=hashes,
-            weighting=Weighting(desired=0, additional={}, maximum=spec.max_weight),
+            weighting=Weighting(desired=0, maximum=spec.max_weight),
             own=True,
         )
+
+    def _is_superseded(self, command: Command, spec: RolloutSpec) -> bool:
+        """Whether another server has been given a later command; never with a single one."""
+        if not self._tools.leadership.lease:
+            return False
+        entries = [(where, entry) for where, _, entry in self._drift.entries(spec)]
+        return self._superseded.over(entries, command, self._steering.eased(command))
+
+    def _take(self, command: Command) -> None:
+        """Work for a command of the controller from now on."""
+        if self._tools.leadership.lease:
+            self._superseded.take(
+                (where, entry) for where, _, entry in self._drift.entries(command.spec)
+            )
+        self._steering.take(command)
 
     def problem(self, spec: RolloutSpec, error: PluginError) -> None:
         """Put an error that was answered to the controller on the Rollout as an Event."""

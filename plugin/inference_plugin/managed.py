@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from inference_plugin import models, pool_shares, routes
+from inference_plugin import models, pool_shares, route_drift
 from inference_plugin.splits import split_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def drift_of(resource: Resource, obj: Object, entry: Commanded, config: RouterCo
         return models.drift_of(split_of(obj, resource, config), entry)
     if config.sharedPool:
         return pool_shares.drift_of(obj, entry)
-    return routes.drift_of(obj, entry)
+    return route_drift.drift_of(obj, entry)
 
 
 def restore(
@@ -39,7 +39,7 @@ def restore(
         return models.restore(split_of(obj, resource, config), entry)
     if config.sharedPool:
         return pool_shares.restore(resource, obj, entry)
-    return routes.restore(obj, entry)
+    return route_drift.restore(obj, entry)
 
 
 def adopt(
@@ -53,4 +53,4 @@ def adopt(
         return models.adopt(split_of(obj, resource, config), entry)
     if config.sharedPool:
         return pool_shares.adopt(resource, obj, entry)
-    return routes.adopt(obj, entry)
+    return route_drift.adopt(obj, entry)

@@ -36,7 +36,11 @@ def plan_model(split: ModelSplit, target: Target[str], *, context: Context) -> O
     _refuse_claimed(split, target, context)
     drift = drift_of(split, current) if current else ""
     if current is not None and current.asks_for(
-        context.hashes.stable, context.hashes.canary, context.desired, target.maximum
+        context.hashes.stable,
+        context.hashes.canary,
+        context.desired,
+        target.maximum,
+        context.beside,
     ):
         if current.adopted and not drift:
             return ObjectPlan(patch=None, entry=entry, waits=())
@@ -87,6 +91,7 @@ def plan_model(split: ModelSplit, target: Target[str], *, context: Context) -> O
         since=context.now,
         home=target.stable,
         keep=context.keeps_at_end,
+        beside=context.beside,
     )
     notes = (
         ()

@@ -12,24 +12,31 @@ from typing import TYPE_CHECKING, Any, Final
 from inference_common.kube import (
     INFERENCEPOOL,
     INFERENCEPOOL_X,
-    ROLLOUT,
 )
-from inference_plugin import commanded, destinations
+from inference_plugin import commanded, destinations, experiments
 from inference_plugin.carriers import Permissions, managed_objects, read_object
-from inference_plugin.config import DestinationMode, DriftPolicy, OnEnd, ZeroWeight, parse_config
+from inference_plugin.config import DestinationMode, parse_config
+from inference_plugin.contexts import context_of
 from inference_plugin.decisions import Decision
-from inference_plugin.errors import ConfigError
 from inference_plugin.gateway_status import unaccepted
 from inference_plugin.hash_pools import advance
 from inference_plugin.holds import hold_of, new_home_hold, without_stable
+from inference_plugin.made_rules import sent_to
 from inference_plugin.models import plan_model
 from inference_plugin.pool_shares import picker_pods, plan_pool_shares, unacknowledged
 from inference_plugin.pools import aim, release_pool
-from inference_plugin.rollouts import spec_of
 from inference_plugin.route_plan import plan_route
-from inference_plugin.routes import managed_rules, resource_of, shares_of, title_of
+from inference_plugin.routes import (
+    item_of,
+    managed_rules,
+    namespace_of,
+    resource_of,
+    rules_of,
+    shares_of,
+    title_of,
+)
 from inference_plugin.splits import split_of
-from inference_plugin.targets import Context, ObjectPlan, Wait, WaitReason
+from inference_plugin.targets import ObjectPlan, Wait, WaitReason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,12 +58,6 @@ def plan(command: Command, view: View, *, now: float, permissions: Permissions) 
     known yet.
     """
     config = parse_config(command.spec.config)
-    if any(command.weighting.additional.values()):
-        raise ConfigError(
-            "An Experiment's templates have weights "
-            f"({dict(command.weighting.additional)}), which this version does not route. Remove "
-            "the weight from the experiment step's templates."
-        )
     if config.mode is DestinationMode.MODEL:
         return _plan_model(command, config, view, now, permissions)
     if config.mode is DestinationMode.SHARED_POOL:
@@ -80,6 +81,8 @@ def _plan_routes(
     for backend in sorted(target.shares):
         if backend == target.stable or target.shares[backend]:
             read_object(view, backend.resource, backend.namespace, backend.name)
+    target, more = experiments.backends(target, command, config, view)
+    waits = (*waits, *more)
     held_back = without_stable(command, target.gate(target.stable))
     if held_back:
         return held_back
@@ -107,6 +110,7 @@ def _plan_hash_pools(
         view,
         pools=pools,
         shares=tuple(max(found[backend] for found in shares) for backend in backends),
+        routed=_routed(routes, backends, command),
         accepted_for_s=None if None in accepted else min(at for at in accepted if at is not None),
         settle_s=config.settleSeconds,
     )
@@ -136,6 +140,8 @@ def _plan_hash_pools(
         maximum=command.weighting.maximum,
         settle_s=config.settleSeconds,
     )
+    target, more = experiments.backends(target, command, config, view)
+    waits = (*waits, *more)
     plans = _route_plans(routes, target, command, config, view, now)
     placed = step.canary is not None
     decision = _decide(command, config, view, now, routes, plans, waits, prepared=placed)
@@ -150,10 +156,11 @@ def _plan_model(
     [where] = managed_objects(command.spec, config, permissions, view)
     split = split_of(read_object(view, *where), where[0], config)
     target, waits = destinations.adapters(command, view, split)
+    target = experiments.adapters(target, command, view)
     held_back = without_stable(command, target.gate(target.stable))
     if held_back:
         return held_back
-    plan_ = plan_model(split, target, context=_context(command, config, view, now))
+    plan_ = plan_model(split, target, context=context_of(command, config, view, now))
     # Nothing reports that a split was taken in: upstream's picker never writes a status, so that
     # reading it back is all the verification there is.
     return Decision(
@@ -170,11 +177,11 @@ def _plan_shared_pool(
 ) -> Decision:
     [where] = managed_objects(command.spec, config, permissions, view)
     pool = read_object(view, *where)
-    target = destinations.versions(command, view, pool)
+    target = experiments.versions(destinations.versions(command, view, pool), command)
     held_back = without_stable(command, target.gate(target.stable))
     if held_back:
         return held_back
-    context = _context(command, config, view, now)
+    context = context_of(command, config, view, now)
     plan_ = plan_pool_shares(where[0], pool, target, context=context)
     missing = ""
     waits = plan_.waits
@@ -201,7 +208,7 @@ def _route_plans(
     view: View,
     now: float,
 ) -> list[ObjectPlan]:
-    context = _context(command, config, view, now)
+    context = context_of(command, config, view, now)
     return [
         plan_route(
             route,
@@ -259,23 +266,14 @@ def _decide(
     )
 
 
-def _context(command: Command, config: RouterConfig, view: View, now: float) -> Context:
-    def owner_lives(name: str, uid: str) -> bool:
-        namespace, _, short = name.partition("/")
-        found = view.get(ROLLOUT, namespace, short)
-        return found is not None and found["metadata"]["uid"] == uid and spec_of(found) is not None
-
-    return Context(
-        rollout=str(command.spec.key),
-        uid=command.spec.uid,
-        hashes=command.hashes,
-        desired=command.weighting.desired,
-        now=now,
-        may_add=(config.mode is DestinationMode.NAMED or config.zeroWeight is ZeroWeight.REMOVE),
-        remove_zero=config.zeroWeight is ZeroWeight.REMOVE,
-        report_drift=config.drift is DriftPolicy.REPORT,
-        adopt_drift=config.drift is DriftPolicy.ADOPT,
-        forgets=config.mode is not DestinationMode.NAMED,
-        keeps_at_end=config.onEnd is OnEnd.KEEP,
-        owner_lives=owner_lives,
-    )
+def _routed(
+    routes: Sequence[Object], backends: Sequence[Backend], command: Command
+) -> tuple[bool, ...]:
+    """For each pool whether a rule that was made for a managed route sends there."""
+    items: set[str] = set()
+    for route in routes:
+        entry = commanded.read(route, str(command.spec.key))
+        ours = {made.name for made in entry.made} if entry else set()
+        rules = [rule for rule in rules_of(route) if rule.get("name") in ours]
+        items |= sent_to(rules, namespace_of(route))
+    return tuple(item_of(backend) in items for backend in backends)

@@ -56,7 +56,11 @@ def plan_pool_shares(
     current = entry if entry and entry.uid == context.uid else None
     drift = drift_of(pool, current) if current else ""
     if current is not None and current.asks_for(
-        context.hashes.stable, context.hashes.canary, context.desired, target.maximum
+        context.hashes.stable,
+        context.hashes.canary,
+        context.desired,
+        target.maximum,
+        context.beside,
     ):
         if current.adopted and not drift:
             return ObjectPlan(patch=None, entry=entry, waits=())
@@ -93,6 +97,7 @@ def plan_pool_shares(
         since=context.now,
         home=target.stable,
         keep=context.keeps_at_end,
+        beside=context.beside,
     )
     return ObjectPlan(
         patch=_patch(resource, pool, new, now=context.now, summary=_summary(pool, new)),

@@ -129,6 +129,22 @@ def step_weight(rollout: Object) -> int | None:
     return int(given[-1]) if given else 0
 
 
+def ping_pong(rollout: Object) -> tuple[str, str] | None:
+    """The Services that take turns, the stable one first; None where none do.
+
+    Ping is stable while the status says so, else pong is (argo-rollouts v1.10.2,
+    rollout/trafficrouting/service_helper.go). The turn changes in the same update of the status
+    as the stable revision.
+    """
+    canary = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
+    names = canary.get("pingPong") or {}
+    pair = (str(names.get("pingService") or ""), str(names.get("pongService") or ""))
+    if not all(pair):
+        return None
+    status = (rollout.get("status") or {}).get("canary") or {}
+    return pair if status.get("stablePingPong") == "ping" else (pair[1], pair[0])
+
+
 def is_being_deleted(rollout: Object) -> bool:
     """Whether the Rollout is on its way out."""
     return "deletionTimestamp" in rollout["metadata"]

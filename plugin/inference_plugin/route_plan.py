@@ -3,52 +3,31 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from inference_plugin import commanded, weighted
 from inference_plugin.apportion import LIMIT
 from inference_plugin.backends import Backend, backend_of, new_ref
-from inference_plugin.commanded import Commanded, Placed
+from inference_plugin.commanded import Commanded
 from inference_plugin.errors import ConfigError
-from inference_plugin.patches import ObjectPatch, Operation, guarded, pointer
+from inference_plugin.made_rules import Source, arranged, make, recorded, refuse, sent_to
+from inference_plugin.patches import ObjectPatch, guarded
+from inference_plugin.route_drift import adopt, changes, differs, drift_of
 from inference_plugin.routes import (
-    adopt,
-    differs,
-    drift_of,
-    entries_of,
     item_of,
-    listing,
     namespace_of,
     place_of,
-    refs_of,
     resource_of,
-    test_refs,
+    rules_of,
     title_of,
 )
+from inference_plugin.rule_plan import RulePlan, bare, plan_rule
 from inference_plugin.targets import Context, ObjectPlan, Target, Wait, WaitReason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
 Object = dict[str, Any]
-_MAX_REFS: Final = 16
-"""Most backendRefs of a rule (gateway-api apis/v1/httproute_types.go, grpcroute_types.go)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _RulePlan:
-    """One managed rule: its new backendRefs and what is recorded about them."""
-
-    index: int
-    place: str
-    before: Sequence[Object]
-    after: Sequence[Object]
-    placed: tuple[Placed, ...]
-    removed: tuple[tuple[str, str], ...]
-    drained: tuple[Backend, ...]
-    changed: bool
-    exact: bool
 
 
 def plan_route(
@@ -74,9 +53,11 @@ def plan_route(
         if patch is not None:
             return ObjectPlan(patch=patch, entry=entry, waits=(), drifted=True)
     gates: dict[Backend, Wait | None] = {}
-    plans = [_plan_rule(route, index, target, context, current, gates) for index in rules]
+    plans = [plan_rule(route, index, target, context, current, gates) for index in rules]
+    made = _made(route, plans, target, entry, context, gates)
     waits = [wait for wait in gates.values() if wait]
-    if drifted and context.report_drift and current and _says_the_same(current, target):
+    same = current is not None and _says_the_same(current, target, context)
+    if drifted and context.report_drift and current and same:
         waits.append(
             Wait(
                 reason=WaitReason.DRIFT,
@@ -87,10 +68,17 @@ def plan_route(
         return ObjectPlan(patch=None, entry=entry, waits=tuple(waits), drifted=True)
     placed = tuple(item for plan in plans for item in plan.placed)
     changed = [plan for plan in plans if plan.changed]
-    if not changed and current is not None and set(current.placed) == set(placed):
+    refs = {plan.index: list(plan.after) for plan in changed}
+    ours = {item.name for item in entry.made} if entry else set()
+    wanted = [rule for _, rule in made]
+    rules_after = arranged(route, refs, wanted, ours)
+    same_made = current is not None and current.made == recorded(made)
+    same_made = same_made and rules_after is None and not changed
+    if same_made and current is not None and set(current.placed) == set(placed):
         return ObjectPlan(patch=None, entry=entry, waits=tuple(waits))
-    drained = sorted({backend for plan in plans for backend in plan.drained} - target.untied)
-    keeps = current is not None and not changed
+    drained = _drained(route, plans, wanted, ours, target)
+    homes = {item_of(backend) for backend in target.homes}
+    keeps = current is not None and not changed and rules_after is None
     new = Commanded(
         rollout=context.rollout,
         uid=context.uid,
@@ -99,22 +87,25 @@ def plan_route(
         desired=context.desired,
         maximum=target.maximum,
         placed=placed,
-        drained=current.drained if keeps and current else tuple(map(item_of, drained)),
+        drained=current.drained if keeps and current else drained,
         gone=current.gone
         if keeps and current
-        else tuple(item_of(backend) for backend in drained if backend not in target.homes),
+        else tuple(item for item in drained if item not in homes),
         since=current.since if keeps and current else context.now,
         removed=tuple(pair for plan in plans for pair in plan.removed),
         home=item_of(target.stable),
         keep=context.keeps_at_end,
+        made=recorded(made),
+        added=tuple(pair for plan in plans for pair in plan.added),
+        beside=context.beside,
     )
-    operations = [operation for plan in changed for operation in _operations(plan)]
+    operations = changes(route, refs, rules_after)
     patch = ObjectPatch(
         resource=resource_of(route),
         namespace=namespace_of(route),
         name=route["metadata"]["name"],
         operations=guarded(route, operations, commanded.annotation_value(route, new)),
-        summary=f"{title_of(route)}: {_summary(changed) or 'taken over as it is'}",
+        summary=f"{title_of(route)}: " + (_summary(changed, ours, wanted) or "taken over as it is"),
     )
     notes = tuple(
         f"{title_of(route)} rule {plan.place}: no weights up to {LIMIT} hold the split "
@@ -127,151 +118,66 @@ def plan_route(
 
 def _is_kept(entry: Commanded, maximum: int, context: Context) -> bool:
     """Whether the command is the one that the annotation tells of."""
-    return entry.asks_for(context.hashes.stable, context.hashes.canary, context.desired, maximum)
+    return entry.asks_for(
+        context.hashes.stable, context.hashes.canary, context.desired, maximum, context.beside
+    )
 
 
-def _plan_rule(
+def _made(
     route: Object,
-    index: int,
+    plans: Sequence[RulePlan],
     target: Target[Backend],
-    context: Context,
     entry: Commanded | None,
+    context: Context,
     gates: dict[Backend, Wait | None],
-) -> _RulePlan:
-    refs = refs_of(route, index)
+) -> list[tuple[str, Object]]:
+    """The rules to be had for managed routes; new ones only once the canary can take requests."""
+    canary = target.canary
+    if canary is None or not context.wished:
+        return []
     namespace = namespace_of(route)
-    place = place_of(route, index)
-    items = {item_of(backend): backend for backend in target.shares}
-    known = dict(items)
-    for ref in refs:
-        backend = backend_of(ref, namespace)
-        # What the configuration no longer names is managed until it has no weight.
-        retired = context.forgets and not ref.get("weight", 1)
-        if entry and item_of(backend) in entry.items and not retired:
-            known.setdefault(item_of(backend), backend)
-    entries = entries_of(refs, namespace, known)
-    _refuse_doubles(route, index, entries)
-    wanted = weighted.Wanted(
-        shares={item_of(backend): share for backend, share in target.shares.items()},
-        maximum=target.maximum,
-        stable=item_of(target.stable),
-    )
-    raised = weighted.raised(entries, wanted)
-    for item in raised:
-        backend = items[item]
-        if backend not in gates:
-            gates[backend] = target.gate(backend)
-    blocked = {item for item in raised if gates[items[item]] is not None}
-    try:
-        split = weighted.resplit(entries, replace(wanted, blocked=blocked))
-    except weighted.NoShareError as error:
-        raise ConfigError(
-            f"{title_of(route)} rule {place}: {listing(known.values())} have weight 0 in all while "
-            "other backendRefs have weight, so there is no share to split. Give the stable one a "
-            "weight."
-        ) from error
-    return _rule_plan(index, place, refs, namespace, known, split, context, entry, entries)
-
-
-def _rule_plan(
-    index: int,
-    place: str,
-    refs: Sequence[Object],
-    namespace: str,
-    known: Mapping[str, Backend],
-    split: weighted.Resplit,
-    context: Context,
-    entry: Commanded | None,
-    entries: Sequence[weighted.Entry],
-) -> _RulePlan:
-    spare = {
-        item_of(backend_of(json.loads(text), namespace)): json.loads(text)
-        for where, text in (entry.removed if entry else ())
-        if where == place
-    }
-    after: list[Object] = []
-    removed: list[tuple[str, str]] = []
-    placed: list[Placed] = []
-    present: set[str] = set()
-    sibling: Object | None = None
-    for at, ref in enumerate(refs):
-        item = item_of(backend_of(ref, namespace))
-        if item not in known:
-            weight = split.others[at]
-            after.append(_with_weight(ref, weight))
-            continue
-        present.add(item)
-        sibling = sibling or ref
-        weight = split.managed[item]
-        placed.append(Placed(place=place, item=item, weight=weight))
-        if weight == 0 and context.remove_zero:
-            removed.append((place, _canonical(ref)))
-        else:
-            after.append(_with_weight(ref, weight))
-    for item, weight in split.managed.items():
-        if item in present:
-            continue
-        if weight == 0:
-            if item in spare:
-                removed.append((place, _canonical(spare[item])))
-                placed.append(Placed(place=place, item=item, weight=0))
-            continue
-        if item not in spare and not context.may_add:
-            raise ConfigError(
-                f"Rule {place} has no backendRef to {known[item]} (found "
-                f"{listing([backend_of(ref, namespace) for ref in refs])}). Add it."
-            )
-        ref = spare.get(item) or new_ref(known[item], namespace, sibling)
-        after.append({**ref, "weight": weight})
-        placed.append(Placed(place=place, item=item, weight=weight))
-    if len(after) > _MAX_REFS:
-        raise ConfigError(
-            f"Rule {place} would have {len(after)} backendRefs; a route allows {_MAX_REFS}. "
-            "Remove the ones that are no longer needed."
+    sources = [
+        Source(
+            rule=rules_of(route)[plan.index],
+            refs=plan.after,
+            canary=_canary_ref(plan, canary, namespace),
         )
-    before = {item.item: item.weight for item in entries if item.managed}
-    return _RulePlan(
-        index=index,
-        place=place,
-        before=refs,
-        after=after,
-        placed=tuple(placed),
-        removed=tuple(removed),
-        drained=tuple(
-            known[item]
-            for item, weight in before.items()
-            if weight and not split.managed.get(item, 0)
-        ),
-        changed=list(refs) != after,
-        exact=split.exact,
-    )
+        for plan in plans
+    ]
+    made = make(route, sources, context.wished)
+    refuse(route, [rule for _, rule in made], entry, context)
+    live = {item.name for item in entry.made} if entry else set()
+    if any(rule["name"] not in live for _, rule in made):
+        if canary not in gates:
+            gates[canary] = target.gate(canary)
+        if gates[canary] is not None:
+            return [pair for pair in made if pair[1]["name"] in live]
+    return made
 
 
-def _operations(plan: _RulePlan) -> list[Operation]:
-    """Weight by weight where the list keeps its entries, the whole list where it does not."""
-    operations = [test_refs(plan.index, plan.before)]
-    path = ("spec", "rules", plan.index, "backendRefs")
-    same = len(plan.before) == len(plan.after) and all(
-        _bare(old) == _bare(new) for old, new in zip(plan.before, plan.after, strict=True)
-    )
-    if not same:
-        value = list(plan.after)
-        return [*operations, {"op": "replace", "path": pointer(*path), "value": value}]
-    for at, (old, new) in enumerate(zip(plan.before, plan.after, strict=True)):
-        if old != new:
-            where = pointer(*path, at, "weight")
-            operations.append({"op": "add", "path": where, "value": new["weight"]})
-    return operations
+def _canary_ref(plan: RulePlan, canary: Backend, namespace: str) -> Object:
+    """The canary's backendRef in a rule, as it is, was, or would be added; without a weight."""
+    spare = [json.loads(text) for _, text in plan.removed]
+    for ref in (*plan.after, *plan.before, *spare):
+        if backend_of(ref, namespace) == canary:
+            return bare(ref)
+    return new_ref(canary, namespace, plan.before[0] if plan.before else None)
 
 
-def _refuse_doubles(route: Object, index: int, entries: Sequence[weighted.Entry]) -> None:
-    managed = [entry.item for entry in entries if entry.managed]
-    for item in managed:
-        if managed.count(item) > 1:
-            raise ConfigError(
-                f"{title_of(route)} rule {place_of(route, index)}: {item} appears "
-                f"{managed.count(item)} times among the backendRefs. Keep one."
-            )
+def _drained(
+    route: Object,
+    plans: Sequence[RulePlan],
+    wanted: Sequence[Object],
+    ours: Collection[str],
+    target: Target[Backend],
+) -> tuple[str, ...]:
+    """Items that something was sent to until now and nothing is any more."""
+    namespace = namespace_of(route)
+    before = [rule for rule in rules_of(route) if rule.get("name") in ours]
+    lost = {item_of(backend) for plan in plans for backend in plan.drained}
+    lost |= sent_to(before, namespace)
+    lost -= sent_to([*({"backendRefs": plan.after} for plan in plans), *wanted], namespace)
+    return tuple(sorted(lost - {item_of(backend) for backend in target.untied}))
 
 
 def _refuse_claimed(
@@ -290,8 +196,10 @@ def _refuse_claimed(
             )
 
 
-def _says_the_same(entry: Commanded, target: Target[Backend]) -> bool:
+def _says_the_same(entry: Commanded, target: Target[Backend], context: Context) -> bool:
     """Whether the target asks for what was commanded already."""
+    if entry.beside != context.beside:
+        return False
     wanted = weighted.Wanted(
         shares={item_of(backend): share for backend, share in target.shares.items()},
         maximum=target.maximum,
@@ -310,13 +218,10 @@ def _says_the_same(entry: Commanded, target: Target[Backend]) -> bool:
     )
 
 
-def _with_weight(ref: Object, weight: int) -> Object:
-    """The backendRef with that weight; the same one where it has it (an absent weight is 1)."""
-    return ref if ref.get("weight", 1) == weight else {**ref, "weight": weight}
-
-
-def _summary(plans: Sequence[_RulePlan]) -> str:
-    parts = []
+def _summary(plans: Sequence[RulePlan], ours: Collection[str], wanted: Sequence[Object]) -> str:
+    names = [str(rule["name"]) for rule in wanted]
+    parts = [f"rule {name} made" for name in names if name not in ours]
+    parts += [f"rule {name} taken away" for name in sorted(ours) if name not in names]
     for plan in plans:
         old = {item["name"]: item.get("weight", 1) for item in plan.before}
         new = {item["name"]: item.get("weight", 1) for item in plan.after}
@@ -327,11 +232,3 @@ def _summary(plans: Sequence[_RulePlan]) -> str:
         ]
         parts.append(f"rule {plan.place}: {', '.join(moved)}")
     return "; ".join(parts)
-
-
-def _canonical(ref: Object) -> str:
-    return json.dumps(_bare(ref), separators=(",", ":"), sort_keys=True)
-
-
-def _bare(ref: Object) -> Object:
-    return {key: value for key, value in ref.items() if key != "weight"}

@@ -1,8 +1,7 @@
-"""A route as the plugin sees it: its rules, the managed backendRefs in them, and drift."""
+"""A route as the plugin sees it: its rules, and the managed backendRefs in them."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,11 +9,11 @@ from inference_common.kube import GRPCROUTE, HTTPROUTE
 from inference_plugin import commanded, weighted
 from inference_plugin.backends import Backend, backend_of
 from inference_plugin.errors import ConfigError
-from inference_plugin.patches import ObjectPatch, Operation, guarded, pointer
+from inference_plugin.patches import Operation, pointer
 from inference_plugin.rule_choice import chosen_rule
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from inference_common.kube import Resource
     from inference_plugin.commanded import Commanded
@@ -49,6 +48,13 @@ def shares_of(
     return shares
 
 
+def made_names(route: Object) -> frozenset[str]:
+    """Names of the rules that were made for managed routes, of whichever Rollout."""
+    return frozenset(
+        made.name for entry in commanded.read_all(route).values() for made in entry.made
+    )
+
+
 def managed_rules(
     route: Object,
     *,
@@ -63,25 +69,28 @@ def managed_rules(
     were managed before; else, where backendRefs may be added, those that refer to one of them.
     Raises ConfigError when there is none, naming what was found.
     """
-    found = [
-        {backend_of(ref, namespace_of(route)) for ref in refs_of(route, index)}
-        for index in range(len(rules_of(route)))
-    ]
+    made = made_names(route)
+    # Rules made for managed routes follow the managed ones, and are none of them.
+    found = {
+        index: {backend_of(ref, namespace_of(route)) for ref in refs_of(route, index)}
+        for index, rule in enumerate(rules_of(route))
+        if rule.get("name") not in made
+    }
     wanted = set(required)
     if names:
         return _named_rules(route, names, wanted, found, entry)
     recorded = entry.places if entry else frozenset()
     chosen = [
         index
-        for index, present in enumerate(found)
+        for index, present in found.items()
         if wanted <= present or (place_of(route, index) in recorded and wanted & present)
     ]
     if not chosen and may_add:
-        chosen = [index for index, present in enumerate(found) if wanted & present]
+        chosen = [index for index, present in found.items() if wanted & present]
     if chosen:
         return tuple(chosen)
     listed = "; ".join(
-        f"rule {place_of(route, index)}: {listing(present)}" for index, present in enumerate(found)
+        f"rule {place_of(route, index)}: {listing(present)}" for index, present in found.items()
     )
     raise ConfigError(
         f"{title_of(route)}: no rule has backendRefs to {listing(wanted)} "
@@ -89,99 +98,16 @@ def managed_rules(
     )
 
 
-def differs(route: Object, entry: Commanded) -> bool:
-    """Whether a managed weight is not what was commanded."""
-    return bool(drift_of(route, entry))
-
-
-def drift_of(route: Object, entry: Commanded) -> str:
-    """The managed weights that are not what was commanded, in words; empty when there are none."""
-    places = {place_of(route, index): index for index in range(len(rules_of(route)))}
-    found = []
-    for placed in entry.placed:
-        index = places.get(placed.place)
-        live = (
-            None
-            if index is None
-            else _live_weights(refs_of(route, index), namespace_of(route)).get(placed.item)
-        )
-        if (live or 0) != placed.weight:
-            shown = "absent" if live is None else str(live)
-            found.append(f"rule {placed.place} {placed.item}: {shown}, commanded {placed.weight}")
-    return "; ".join(found)
-
-
-def restore(route: Object, entry: Commanded) -> ObjectPatch | None:
-    """The patch that gives each managed backendRef the weight that was commanded.
-
-    None when nothing differs or a backendRef is gone: then only the next command can plan anew.
-    """
-    places = {place_of(route, index): index for index in range(len(rules_of(route)))}
-    operations: list[Operation] = []
-    for place in sorted(entry.places):
-        if place not in places:
-            return None
-        index = places[place]
-        refs = refs_of(route, index)
-        found = {item_of(backend_of(ref, namespace_of(route))): at for at, ref in enumerate(refs)}
-        changes = []
-        for placed in entry.placed:
-            if placed.place != place:
-                continue
-            if placed.item not in found:
-                if placed.weight:
-                    return None
-                continue
-            at = found[placed.item]
-            if refs[at].get("weight", 1) != placed.weight:
-                path = pointer("spec", "rules", index, "backendRefs", at, "weight")
-                changes.append({"op": "add", "path": path, "value": placed.weight})
-        if changes:
-            operations.append(test_refs(index, refs))
-            operations += changes
-    if not operations:
-        return None
-    return ObjectPatch(
-        resource=resource_of(route),
-        namespace=namespace_of(route),
-        name=route["metadata"]["name"],
-        operations=guarded(route, operations, None),
-        summary=f"{title_of(route)}: {drift_of(route, entry)}; put back",
-    )
-
-
-def adopt(route: Object, entry: Commanded) -> ObjectPatch | None:
-    """The patch that makes the weights as they stand the commanded ones.
-
-    None where the managed backendRefs of a rule have weight 0 in all, or the rule is gone.
-    """
-    places = {place_of(route, index): index for index in range(len(rules_of(route)))}
-    placed = []
-    for place in sorted(entry.places):
-        if place not in places:
-            return None
-        live = _live_weights(refs_of(route, places[place]), namespace_of(route))
-        here = [
-            replace(item, weight=live.get(item.item, 0))
-            for item in entry.placed
-            if item.place == place
-        ]
-        if not any(item.weight for item in here):
-            return None
-        placed += here
-    taken = replace(entry, placed=tuple(placed), adopted=True)
-    return ObjectPatch(
-        resource=resource_of(route),
-        namespace=namespace_of(route),
-        name=route["metadata"]["name"],
-        operations=guarded(route, [], commanded.annotation_value(route, taken)),
-        summary=f"{title_of(route)}: {drift_of(route, entry)}; taken over until the next command",
-    )
-
-
 def place_of(route: Object, index: int) -> str:
-    """How the annotation names a rule: by its name, else ``#`` and its index."""
-    return str(rules_of(route)[index].get("name") or f"#{index}")
+    """How the annotation names a rule: by its name, else ``#`` and its index.
+
+    Rules made for managed routes do not count, so that they change no other rule's index.
+    """
+    name = rules_of(route)[index].get("name")
+    if name:
+        return str(name)
+    before = [rule["name"] for rule in rules_of(route)[:index] if rule.get("name")]
+    return f"#{index - len(made_names(route) & set(before)) if before else index}"
 
 
 def test_refs(index: int, refs: Sequence[Object]) -> Operation:
@@ -197,12 +123,13 @@ def _named_rules(
     route: Object,
     names: Sequence[str | MatchConfig],
     wanted: set[Backend],
-    found: Sequence[set[Backend]],
+    found: Mapping[int, set[Backend]],
     entry: Commanded | None,
 ) -> tuple[int, ...]:
     chosen = []
+    rules = [rules_of(route)[index] for index in found]
     for choice in names:
-        index = chosen_rule(title_of(route), rules_of(route), choice)
+        index = list(found)[chosen_rule(title_of(route), rules, choice)]
         place = place_of(route, index)
         if not wanted & found[index] and not (entry and place in entry.places):
             raise ConfigError(
@@ -225,7 +152,8 @@ def entries_of(
     return entries
 
 
-def _live_weights(refs: Sequence[Object], namespace: str) -> dict[str, int]:
+def live_weights(refs: Sequence[Object], namespace: str) -> dict[str, int]:
+    """The weights of backendRefs by item; an absent one is 1."""
     return {item_of(backend_of(ref, namespace)): int(ref.get("weight", 1)) for ref in refs}
 
 

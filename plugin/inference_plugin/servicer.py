@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -14,14 +15,17 @@ from inference_common.errors import KubeError
 from inference_plugin._pb import traffic_router_pb2 as pb
 from inference_plugin._pb import traffic_router_pb2_grpc as pb_grpc
 from inference_plugin.errors import PluginError
+from inference_plugin.introductions import PROTOCOL, Introductions
+from inference_plugin.leadership import AlwaysLeads
 from inference_plugin.rollouts import RolloutKey, RolloutSpec
-from inference_plugin.shares import DEFAULT_MAX_WEIGHT, Hashes, Weighting
+from inference_plugin.shares import DEFAULT_MAX_WEIGHT, Extra, Hashes, Weighting
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from inference_plugin.cluster import Cluster
     from inference_plugin.keepers import Keepers
+    from inference_plugin.leadership import Leadership
     from inference_plugin.telemetry import Metrics
 
 _log = structlog.get_logger(__name__)
@@ -33,17 +37,46 @@ _CALL_LIMIT_S: Final = 7.5
 class Servicer(pb_grpc.TrafficRouterServicer):  # type: ignore[misc, unused-ignore]
     """The methods of Argo Rollouts' traffic-router plugin."""
 
-    def __init__(self, cluster: Cluster, keepers: Keepers, metrics: Metrics) -> None:
-        """Serve what these three offer."""
+    def __init__(
+        self,
+        cluster: Cluster,
+        keepers: Keepers,
+        metrics: Metrics,
+        leadership: Leadership | AlwaysLeads | None = None,
+    ) -> None:
+        """Serve what these offer; without a leadership this is the only server."""
         self._cluster = cluster
         self._keepers = keepers
         self._metrics = metrics
+        self._leadership = leadership or AlwaysLeads()
+        self._introductions = Introductions()
 
     async def InitPlugin(self, request: Any, context: Any) -> Any:  # noqa: N802 - the proto's name
         """Say that the server is there; the controller forgets a failure, so there is none."""
         del context
-        _log.info("controller connected", bridge_version=request.bridge_version)
+        self._introductions.note(request.bridge_version, request.protocol)
+        _log.info(
+            "controller connected",
+            bridge_version=request.bridge_version,
+            protocol=request.protocol,
+        )
         return pb.Outcome()
+
+    async def Describe(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """What this server is, for ``plugin doctor``."""
+        del request, context
+        return pb.DescribeResponse(
+            server_version=version("inference-rollouts"),
+            protocol=PROTOCOL,
+            ready=self._cluster.is_synced,
+            rollouts=len(self._keepers),
+            bridges=[
+                pb.Bridge(version=each.version, protocol=each.protocol, announced_ago_s=each.ago_s)
+                for each in self._introductions.seen()
+            ],
+            lease=self._leadership.lease,
+            leads=self._leadership.leads,
+        )
 
     async def UpdateHash(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Take note of the two revisions; writes nothing and fails for no state."""
@@ -101,29 +134,34 @@ class Servicer(pb_grpc.TrafficRouterServicer):  # type: ignore[misc, unused-igno
         return value(verified=value.VERIFIED if verified else value.NOT_VERIFIED)
 
     async def SetHeaderRoute(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Refuse a header route; removing one that was never made succeeds."""
-        return await self._unsupported("setHeaderRoute", request, context)
+        """Say whether the step can be had; the next SetWeight makes or takes away its rules."""
+        return await self._check_routes("SetHeaderRoute", request.rollout, context)
 
     async def SetMirrorRoute(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Refuse a mirror; removing one that was never made succeeds."""
-        return await self._unsupported("setMirrorRoute", request, context)
+        """The same for a mirror. Its share is read from the step: 0 is lost on the way here."""
+        return await self._check_routes("SetMirrorRoute", request.rollout, context)
 
     async def RemoveManagedRoutes(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Succeed: there are no header or mirror routes to remove."""
-        del request, context
-        return pb.Outcome()
-
-    async def _unsupported(self, step: str, request: Any, context: Any) -> Any:
-        method = "S" + step[1:]
+        """Take away the rules that were made for managed routes, and no others."""
 
         async def call() -> None:
-            if request.match:
-                raise UnsupportedStepError(
-                    f"Step {step} {request.name!r} of Rollout {_name(request.rollout)} is not "
-                    "supported by this version of the plugin. Remove the step; weights work."
-                )
+            spec = _spec(request.rollout)
+            version = request.rollout.resource_version
+            await self._keepers.of(spec.key).remove_routes(spec, version)
 
-        return await self._outcome(method, request.rollout, context, call)
+        return await self._outcome("RemoveManagedRoutes", request.rollout, context, call)
+
+    async def _check_routes(self, method: str, rollout: Any, context: Any) -> Any:
+        async def call() -> None:
+            spec = _spec(rollout)
+            keeper = self._keepers.of(spec.key)
+            try:
+                await keeper.check_routes(spec, rollout.resource_version)
+            except PluginError as error:
+                keeper.problem(spec, error)
+                raise
+
+        return await self._outcome(method, rollout, context, call)
 
     async def _outcome(
         self, method: str, rollout: Any, context: Any, call: Callable[[], Awaitable[None]]
@@ -166,13 +204,6 @@ class Servicer(pb_grpc.TrafficRouterServicer):  # type: ignore[misc, unused-igno
             self._metrics.calls.labels(method, outcome["outcome"]).inc()
 
 
-class UnsupportedStepError(PluginError):
-    """A step that this version does not carry out."""
-
-    retryable = False
-    reason = "UnsupportedStep"
-
-
 def _spec(rollout: Any) -> RolloutSpec:
     maximum = rollout.max_traffic_weight if rollout.HasField("max_traffic_weight") else None
     return RolloutSpec(
@@ -189,9 +220,14 @@ def _weighting(request: Any) -> Weighting:
     maximum = request.rollout.max_traffic_weight or DEFAULT_MAX_WEIGHT
     return Weighting(
         desired=request.desired_weight,
-        additional={
-            item.pod_template_hash: item.weight for item in request.additional_destinations
-        },
+        additional=tuple(
+            Extra(
+                service=item.service_name,
+                pod_template_hash=item.pod_template_hash,
+                weight=item.weight,
+            )
+            for item in request.additional_destinations
+        ),
         maximum=maximum,
     )
 

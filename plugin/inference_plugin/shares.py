@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from inference_plugin.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 DEFAULT_MAX_WEIGHT = 100
 
@@ -22,15 +18,33 @@ class Hashes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weighting:
-    """What the controller asks for: the canary's weight out of ``maximum``, and the experiments'.
+class Extra:
+    """A destination beside the two revisions: the pods of one template of an Experiment.
 
-    ``additional`` maps a pod-template-hash to its weight.
+    ``service`` is the Service that Argo Rollouts made for it, empty where it made none; the hash
+    is that of the template's ReplicaSet.
+    """
+
+    service: str
+    pod_template_hash: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weighting:
+    """What the controller asks for: the canary's weight out of ``maximum``, and the Experiment's.
+
+    ``additional`` are the templates of the Experiment that runs at the moment.
     """
 
     desired: int
-    additional: Mapping[str, int]
+    additional: tuple[Extra, ...] = ()
     maximum: int = DEFAULT_MAX_WEIGHT
+
+    @property
+    def away(self) -> int:
+        """What does not go to the stable revision."""
+        return self.desired + sum(extra.weight for extra in self.additional)
 
     @property
     def stable(self) -> int:
@@ -38,22 +52,22 @@ class Weighting:
 
         Raises ConfigError when the others ask for more than there is.
         """
-        left = self.maximum - self.desired - sum(self.additional.values())
-        if left < 0 or self.desired < 0:
+        left = self.maximum - self.away
+        least = min((self.desired, *(extra.weight for extra in self.additional)))
+        if left < 0 or least < 0:
+            asked = {extra.pod_template_hash: extra.weight for extra in self.additional}
             raise ConfigError(
-                f"Weights ask for more than maxTrafficWeight {self.maximum}: canary "
-                f"{self.desired}, experiments {dict(self.additional)}. Lower a step's weight."
+                f"Weights ask for more than maxTrafficWeight {self.maximum}, or for less than 0: "
+                f"canary {self.desired}, experiment {asked}. Correct the weight of a step."
             )
         return left
 
 
 def shares_by_hash(hashes: Hashes, weighting: Weighting) -> dict[str, int]:
-    """Share of each pod-template-hash; they add up to ``weighting.maximum``.
+    """Shares of the two revisions; with the Experiment's they add up to ``weighting.maximum``.
 
     Hashes that are equal are summed: after a promotion (h, h) with weight 0 gives h everything.
     """
     shares: dict[str, int] = {hashes.stable: weighting.stable}
     shares[hashes.canary] = shares.get(hashes.canary, 0) + weighting.desired
-    for pod_template_hash, weight in weighting.additional.items():
-        shares[pod_template_hash] = shares.get(pod_template_hash, 0) + weight
     return shares

@@ -17,6 +17,9 @@ _METADATA: Final = (
 )
 
 
+_ROUTING_STEPS: Final = ("setWeight", "setHeaderRoute", "setMirrorRoute")
+
+
 def slim_pod(pod: Object) -> Object:
     """Identity, labels, address, and whether it is ready."""
     status = pod.get("status") or {}
@@ -51,12 +54,12 @@ def slim_replica_set(replica_set: Object) -> Object:
 
 
 def slim_rollout(rollout: Object) -> Object:
-    """Identity, the canary strategy with only the weights of its steps, and the status."""
+    """Identity, the canary strategy with only what its steps route, and the status."""
     spec = rollout.get("spec") or {}
     canary = dict((spec.get("strategy") or {}).get("canary") or {})
     if "steps" in canary:
         canary["steps"] = [
-            {key: step[key] for key in ("setWeight",) if key in step}
+            {key: step[key] for key in _ROUTING_STEPS if key in step}
             for step in canary["steps"] or []
         ]
     kept = {key: spec[key] for key in ("replicas",) if key in spec}

@@ -166,9 +166,9 @@ class Steering:
         rollout = self._tools.cluster.get(ROLLOUT, self._key.namespace, self._key.name)
         if rollout is None or rollout["metadata"]["uid"] != command.spec.uid:
             return False
-        if belongs_on_stable(rollout) and command.weighting.desired:
+        if belongs_on_stable(rollout) and command.weighting.away:
             return True
-        return bool(command.weighting.desired) and self._revisions.of(rollout) != command.hashes
+        return bool(command.weighting.away) and self._revisions.of(rollout) != command.hashes
 
     def eased(self, command: Command) -> Command:
         """The command, or the lower weight of the step that the Rollout has already gone on to.

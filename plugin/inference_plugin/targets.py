@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from inference_plugin.commanded import Commanded
+    from inference_plugin.managed_routes import ManagedRoute
     from inference_plugin.patches import ObjectPatch
     from inference_plugin.shares import Hashes
 
@@ -49,7 +50,9 @@ class Target(Generic[Item]):
 
     ``homes`` are the destinations of the two current revisions, ``required`` those that a list
     must hold to be managed without being named, ``untied`` those that no revision's end empties,
-    ``gate`` says why a share must not be raised.
+    ``gate`` says why a share must not be raised. ``canary`` is where header routes and mirrors go,
+    None while it has no place; ``extras`` are destinations of an Experiment, with the ``ports`` of
+    those that are Services.
     """
 
     shares: Mapping[Item, int]
@@ -59,6 +62,9 @@ class Target(Generic[Item]):
     required: frozenset[Item]
     gate: Callable[[Item], Wait | None]
     untied: frozenset[Item] = frozenset()
+    canary: Item | None = None
+    extras: frozenset[Item] = frozenset()
+    ports: Mapping[Item, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +73,8 @@ class Context:
 
     ``owner_lives`` says whether the Rollout of that name and uid still exists and is routed here;
     ``forgets`` that backends at weight 0 which the configuration no longer names are let go;
-    ``keeps_at_end`` that the weights stay where they are when the Rollout goes away.
+    ``keeps_at_end`` that the weights stay where they are when the Rollout goes away. ``wished``
+    are the managed routes to be had, ``beside`` changes with what is wished beside the weights.
     """
 
     rollout: str
@@ -81,6 +88,8 @@ class Context:
     adopt_drift: bool = False
     forgets: bool = False
     keeps_at_end: bool = False
+    wished: tuple[ManagedRoute, ...] = ()
+    beside: str = ""
     owner_lives: Callable[[str, str], bool]
 
 

@@ -61,7 +61,7 @@ def make_command(config: bytes, stable: str, canary: str, desired: int, *, own: 
             key=RolloutKey(namespace=NAMESPACE, name="chat"), uid="uid-chat", config=config
         ),
         hashes=Hashes(stable=stable, canary=canary),
-        weighting=Weighting(desired=desired, additional={}),
+        weighting=Weighting(desired=desired),
         own=own,
     )
 

@@ -91,12 +91,12 @@ class World:
         keeper = self.keepers.of(self.spec.key)
         await keeper.update_hash(self.spec, Hashes(stable=stable, canary=canary))
         await self.set_weight(weight)
-        weighting = Weighting(desired=weight, additional={})
+        weighting = Weighting(desired=weight)
         return await keeper.verify_weight(self.spec, weighting, 1)
 
     async def set_weight(self, weight: int) -> None:
         keeper = self.keepers.of(self.spec.key)
-        await keeper.set_weight(self.spec, Weighting(desired=weight, additional={}), 1)
+        await keeper.set_weight(self.spec, Weighting(desired=weight), 1)
 
     async def calm(self) -> None:
         """Let background passes that are due run."""
@@ -490,12 +490,43 @@ async def test_a_refusal_by_validation_is_not_tried_again(services: World) -> No
 
 async def test_bad_configuration_is_an_event_and_writes_nothing(services: World) -> None:
     count = len(services.cluster.writes)
-    services.spec = RolloutSpec(key=services.spec.key, uid="uid-chat", config=b'{"httpRoot": 1}')
+    services.config = {"httpRoot": 1}
+    services.rollout("h1", "h2")
     with pytest.raises(ConfigError) as found:
         await services.set_weight(50)
     services.keepers.of(services.spec.key).problem(services.spec, found.value)
     assert "InvalidConfig" in services.heard()
     assert len(services.cluster.writes) == count
+
+
+async def test_a_caller_can_not_name_what_is_written(services: World) -> None:
+    """Over a network whoever may call still has no say in which objects a Rollout manages."""
+    services.cluster.put(HTTPROUTE, make_route("other", [service_ref("a"), service_ref("b", 0)]))
+    config = b'{"httpRoute": "other", "static": {"kind": "Service", "stable": "a", "canary": "b"}}'
+    services.spec = RolloutSpec(
+        key=services.spec.key, uid="uid-chat", config=config, max_weight=1000
+    )
+    await services.set_weight(50)
+    assert services.weights() == {"stable": 50, "canary": 50}
+    assert weights_of(services.cluster, "other") == {"a": 1, "b": 0}
+
+
+@pytest.mark.parametrize(
+    ("uid", "config"),
+    [
+        pytest.param("uid-else", {"httpRoute": "chat"}, id="another-uid"),
+        pytest.param("uid-chat", None, id="not-routed-here"),
+    ],
+)
+async def test_a_caller_can_not_move_what_is_not_that_rollouts(
+    services: World, uid: str, config: Any
+) -> None:
+    services.config = config
+    services.rollout("h1", "h2")
+    services.spec = RolloutSpec(key=services.spec.key, uid=uid, config=b'{"httpRoute": "chat"}')
+    with pytest.raises(StaleError):
+        await services.set_weight(50)
+    assert services.weights()["canary"] != 50
 
 
 async def test_a_deleted_rollout_is_kept_no_longer(services: World) -> None:

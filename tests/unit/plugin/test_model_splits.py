@@ -108,7 +108,7 @@ def make_command(
             config=json.dumps(config).encode(),
         ),
         hashes=Hashes(stable=stable, canary=canary),
-        weighting=Weighting(desired=desired, additional={}),
+        weighting=Weighting(desired=desired),
     )
 
 

@@ -71,7 +71,7 @@ def make_command(
             canary_service=services[1],
         ),
         hashes=Hashes(stable=stable, canary=canary),
-        weighting=Weighting(desired=desired, additional={}),
+        weighting=Weighting(desired=desired),
         own=own,
     )
 
@@ -501,13 +501,6 @@ async def test_a_backend_of_another_rollout_is_refused_while_that_one_lives(
     services.remove(ROLLOUT, "first")
     await carry_out(services, second)
     assert weights_of(services, "chat") == {"stable": 90, "canary": 10}
-
-
-def test_experiment_weights_are_refused(services: MemoryCluster) -> None:
-    command = make_command(SERVICES, services=("stable", "canary"))
-    weighting = Weighting(desired=0, additional={"h9": 5})
-    experiment = Command(spec=command.spec, hashes=command.hashes, weighting=weighting)
-    assert "which this version does not route" in refusal(services, experiment)
 
 
 # Rules

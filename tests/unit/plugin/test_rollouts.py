@@ -101,5 +101,5 @@ def test_shares_are_summed_by_revision(
     pair: tuple[str, str], desired: int, maximum: int, expected: dict[str, int]
 ) -> None:
     hashes = Hashes(stable=pair[0], canary=pair[1])
-    weighting = Weighting(desired=desired, additional={}, maximum=maximum)
+    weighting = Weighting(desired=desired, maximum=maximum)
     assert shares_by_hash(hashes, weighting) == expected
