@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated
 
 import typer
@@ -31,6 +32,24 @@ def serve(
     metrics_address: Annotated[
         str, typer.Option(help="HOST:PORT of /metrics, /healthz and /readyz.")
     ] = "0.0.0.0:9090",
+    health_address: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT of plaintext gRPC health, for kubelets; else port 9003 of --address's "
+            "host, 'none' for none."
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            help="PEM certificate of the ext_proc port; read again when it changes. Else one is "
+            "made up, as gateways do not verify it."
+        ),
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its PEM key.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Speak plaintext on the ext_proc port.")
+    ] = False,
     kubeconfig: Annotated[
         str | None, typer.Option(help="Else $KUBECONFIG, else the pod's service account.")
     ] = None,
@@ -55,6 +74,15 @@ def serve(
     max_body_bytes: Annotated[
         int, typer.Option(min=1024, help="Larger request bodies are answered with 413.")
     ] = 10 * 1024 * 1024,
+    scrape_interval_s: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="Seconds between two looks at a model server's metrics; 0 for none."
+        ),
+    ] = 0.2,
+    scrape_path: Annotated[
+        str, typer.Option(help="Path of the model servers' metrics pages.")
+    ] = "/metrics",
     models_interval_s: Annotated[
         float, typer.Option(min=0.1, help="Seconds between two looks at /v1/models.")
     ] = 2.0,
@@ -76,11 +104,17 @@ def serve(
     from inference_picker.director import Settings  # noqa: PLC0415
     from inference_picker.errors import ConfigError  # noqa: PLC0415
     from inference_picker.serving import Options, serve_pool  # noqa: PLC0415
+    from inference_picker.tls import tls_of  # noqa: PLC0415
 
     configure_logging("picker", json=log_format == "json", level=log_level)
     try:
         pool_resource(pool_group)
-        split_address(address, flag="--address")
+        host, _ = split_address(address, flag="--address")
+        tls = tls_of(tls_cert, tls_key, insecure=insecure)
+        if health_address is None:
+            health_address = f"[{host}]:9003" if ":" in host else f"{host}:9003"
+        elif health_address != "none":
+            split_address(health_address, flag="--health-address")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(
                 serve_pool(
@@ -95,6 +129,10 @@ def serve(
                         namespace=namespace,
                         settings=Settings(expose_target_model=expose_target_model),
                         watch_share=watch_share,
+                        tls=tls,
+                        health_address=None if health_address == "none" else health_address,
+                        scrape_interval_s=scrape_interval_s,
+                        scrape_path=scrape_path,
                         max_body_bytes=max_body_bytes,
                         models_interval_s=models_interval_s,
                         drain_delay_s=drain_delay_s,

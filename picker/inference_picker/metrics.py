@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Gauge
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from inference_picker.series import CounterFamily, HistogramFamily
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from inference_picker.labels import EndpointLabels
     from inference_picker.pool import Source
+    from inference_picker.scraping import Scraper
     from inference_picker.series import Family
 
 PREFIX: Final = "inference_picker"
@@ -287,3 +288,29 @@ class PoolCollector(Collector):
             ready = GaugeMetricFamily(name, documentation, labels=("name",))
             ready.add_metric((self._name,), len(pool.endpoints))
             yield ready
+
+
+class ScrapeCollector(Collector):
+    """What became of the endpoints' metrics pages."""
+
+    def __init__(self, scraper: Scraper) -> None:
+        """Read this scraper's counts."""
+        self._scraper = scraper
+
+    def collect(self) -> Iterator[Metric]:
+        """Pages, failures, endpoints of unknown load."""
+        counts = self._scraper.counts
+        yield CounterMetricFamily(
+            f"{PREFIX}_pages_read", "Metrics pages of endpoints that were read.", counts.pages
+        )
+        yield CounterMetricFamily(
+            f"{PREFIX}_page_failures",
+            "Metrics pages that were missing, late, too large or of no engine that is known.",
+            counts.failures,
+        )
+        yield GaugeMetricFamily(
+            f"{PREFIX}_endpoints_unread",
+            "Endpoints whose load is not known, because three of their pages in a row were of no "
+            "use.",
+            self._scraper.unread,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import gc
 import secrets
 import signal
@@ -12,24 +13,23 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 import structlog
-from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import aio as grpc_health
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from inference_common.kube import Kube
 from inference_common.shares import ACKNOWLEDGEMENT_PATH
-from inference_picker import wire
 from inference_picker.cluster import ClusterSource
 from inference_picker.director import Director, Settings
 from inference_picker.errors import ConfigError
 from inference_picker.exchange import DEFAULT_MAX_BODY_BYTES
 from inference_picker.gateway import Gateways
+from inference_picker.health import Health, HealthPort
 from inference_picker.listing import ModelLister
-from inference_picker.metrics import Metrics, PoolCollector
+from inference_picker.metrics import Metrics, PoolCollector, ScrapeCollector
 from inference_picker.pages import MetricsPage, served_pages, shares_page
 from inference_picker.recording import Recorder
 from inference_picker.sampling import Sampling
+from inference_picker.scraping import Scraper
 from inference_picker.servicer import ExternalProcessor
+from inference_picker.tls import Tls, credentials
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -38,14 +38,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-READINESS: Final = ("", "readiness", wire.SERVICE, "inference-extension")
-"""Health services that turn to NOT_SERVING while draining, as the protocol's peers name them."""
-LIVENESS: Final = "liveness"
-
 DEFAULT_WATCH_SHARE: Final = 0.05
 
-_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _READY_CHECK_S: Final = 0.25
 
 
@@ -63,6 +57,13 @@ class Options:
     settings: Settings = field(default_factory=Settings)
     watch_share: float = DEFAULT_WATCH_SHARE
     """Share of the answers of neither canary nor control whose tokens are watched, 0 to 1."""
+    tls: Tls | None = field(default_factory=Tls)
+    """None for plaintext."""
+    health_address: str | None = None
+    """``ip:port`` of plaintext gRPC health; None for none."""
+    scrape_interval_s: float = 0.2
+    """Time between two looks at an endpoint's metrics page; 0 for none."""
+    scrape_path: str = "/metrics"
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     models_interval_s: float = 2.0
     drain_delay_s: float = 3.0
@@ -80,12 +81,9 @@ class Running:
     director: Director
     metrics: Metrics
     server: grpc.aio.Server
-    health: grpc_health.HealthServicer
-
-    async def set_ready(self, *, ready: bool) -> None:
-        """Turn readiness on or off; liveness stays."""
-        for service in READINESS:
-            await self.health.set(service, _SERVING if ready else _NOT_SERVING)
+    health: Health
+    scraper: Scraper
+    health_port: int | None = None
 
 
 @contextlib.asynccontextmanager
@@ -114,8 +112,8 @@ async def serving(
             ("grpc.max_receive_message_length", 2 * options.max_body_bytes + 1024 * 1024),
         )
     )
-    health = grpc_health.HealthServicer()
-    add_HealthServicer_to_server(health, server)
+    health = Health()
+    health.add_to(server)
     processor = ExternalProcessor(
         director,
         recorder=recorder,
@@ -124,34 +122,60 @@ async def serving(
         max_body_bytes=options.max_body_bytes,
     )
     server.add_generic_rpc_handlers((processor.handler(),))
-    try:
-        port = server.add_insecure_port(options.address)
-    except RuntimeError as error:
-        raise ConfigError(f"--address {options.address}: can't be bound: {error}") from error
+    scraper = Scraper(
+        source.snapshot,
+        director.note_readings,
+        interval_s=options.scrape_interval_s,
+        path=options.scrape_path,
+    )
+    metrics.registry.register(ScrapeCollector(scraper))
     running = Running(
-        port=port,
+        port=_bound(server, options),
         metrics_port=0,
         director=director,
         metrics=metrics,
         server=server,
         health=health,
+        scraper=scraper,
     )
-    await health.set(LIVENESS, _SERVING)
-    await running.set_ready(ready=is_ready())
+    await health.set_ready(ready=is_ready())
     page = MetricsPage(director, recorder)
 
     def why_unready() -> str | None:
         return None if is_ready() else "pool or pods are not known yet, or draining\n"
 
     pages = {ACKNOWLEDGEMENT_PATH: shares_page(source, f"{options.namespace}/{options.pool}")}
-    address = options.metrics_address
-    async with served_pages(address, page.show, why_unready, pages) as metrics_port:
-        running.metrics_port = metrics_port
+    async with contextlib.AsyncExitStack() as stack:
+        running.metrics_port = await stack.enter_async_context(
+            served_pages(options.metrics_address, page.show, why_unready, pages)
+        )
+        if options.health_address is not None:
+            health_port = HealthPort(health, options.health_address)
+            running.health_port = (await stack.enter_async_context(health_port)).port
+        if options.scrape_interval_s:
+            task = asyncio.create_task(scraper.run(), name="scrape")
+            stack.push_async_callback(_cancelled, task)
         await server.start()
         try:
             yield running
         finally:
             await server.stop(grace=None)
+
+
+def _bound(server: grpc.aio.Server, options: Options) -> int:
+    """The port of ext_proc. Raises ConfigError where the address can't be had."""
+    try:
+        if options.tls is None:
+            return server.add_insecure_port(options.address)
+        now = dt.datetime.now(dt.UTC)
+        return server.add_secure_port(options.address, credentials(options.tls, now))
+    except RuntimeError as error:
+        raise ConfigError(f"--address {options.address}: can't be bound: {error}") from error
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def serve_pool(
@@ -220,7 +244,7 @@ async def _until_first(stopping: asyncio.Event, tasks: list[asyncio.Task[None]])
 
 
 async def _drain(running: Running, options: Options) -> None:
-    await running.set_ready(ready=False)
+    await running.health.set_ready(ready=False)
     in_flight = sum(running.director.flights.counts.values())
     _log.info("draining", in_flight=in_flight)
     await asyncio.sleep(options.drain_delay_s)
@@ -233,7 +257,7 @@ async def _report_readiness(running: Running, is_ready: Callable[[], bool]) -> N
     while True:
         ready = is_ready()
         if ready != told:
-            await running.set_ready(ready=ready)
+            await running.health.set_ready(ready=ready)
             told = ready
             _log.info("readiness", ready=ready)
         await asyncio.sleep(_READY_CHECK_S)

@@ -189,7 +189,7 @@ async def streaming(
     async with (
         part("picker_upstream.py", "--addresses", "20", "--port", str(UPSTREAM_PORT)),
         part("picker_server.py", "--watch-share", str(watch_share)) as server,
-        envoy_server(directory, json.loads(server.line)[0], mode) as url,
+        envoy_server(directory, json.loads(server.line)[0], mode, tls=False) as url,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         broken = 0

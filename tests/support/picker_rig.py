@@ -17,11 +17,13 @@ from inference_picker.director import Settings
 from inference_picker.pool import Endpoint, StaticSource, make_snapshot
 from inference_picker.serving import Options, Running, serving
 from inference_picker.splits import ModelSplit, Target
+from inference_picker.tls import Tls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
 WAIT_S = 30.0
+_MADE_UP = Tls()
 
 
 @dataclass
@@ -102,7 +104,7 @@ async def upstream_server() -> AsyncIterator[Upstream]:
         await runner.cleanup()
 
 
-def envoy_config(picker_port: int, mode: Mapping[str, Any]) -> dict[str, Any]:
+def envoy_config(picker_port: int, mode: Mapping[str, Any], *, tls: bool = True) -> dict[str, Any]:
     """The shape that the local cluster's gateway gives each pool."""
     address = {"socket_address": {"address": "127.0.0.1", "port_value": picker_port}}
     h2 = {
@@ -139,6 +141,11 @@ def envoy_config(picker_port: int, mode: Mapping[str, Any]) -> dict[str, Any]:
             {"name": "router", "typed_config": router},
         ],
     }
+    tls_context = {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": {"alpn_protocols": ["h2"]},
+    }
+    socket = {"name": "envoy.transport_sockets.tls", "typed_config": tls_context}
     any_port = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
     return {
         "admin": {"address": any_port},
@@ -157,6 +164,7 @@ def envoy_config(picker_port: int, mode: Mapping[str, Any]) -> dict[str, Any]:
                     "type": "STATIC",
                     "connect_timeout": "2s",
                     "typed_extension_protocol_options": h2,
+                    **({"transport_socket": socket} if tls else {}),
                     "load_assignment": {
                         "cluster_name": "picker",
                         "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
@@ -226,13 +234,13 @@ MODES = {
 
 @contextlib.asynccontextmanager
 async def envoy_server(
-    directory: Path, picker_port: int, mode: Mapping[str, Any]
+    directory: Path, picker_port: int, mode: Mapping[str, Any], *, tls: bool = True
 ) -> AsyncIterator[str]:
     """A running Envoy; yields the URL of its listener."""
     binary = Path(sys.executable).with_name("envoy")
     config = directory / "envoy.json"
     admin = directory / "admin"
-    config.write_text(json.dumps(envoy_config(picker_port, mode)))
+    config.write_text(json.dumps(envoy_config(picker_port, mode, tls=tls)))
     with (directory / "envoy.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *(binary, "--config-path", config, "--admin-address-path", admin),
@@ -331,6 +339,7 @@ async def running_setup(
     settings: Settings | None = None,
     *,
     watch_share: float = 1.0,
+    tls: Tls | None = _MADE_UP,
 ) -> AsyncIterator[Setup]:
     async with contextlib.AsyncExitStack() as stack:
         upstreams = [await stack.enter_async_context(upstream_server()) for _ in range(2)]
@@ -352,9 +361,13 @@ async def running_setup(
             metrics_address="127.0.0.1:0",
             settings=settings or Settings(),
             watch_share=watch_share,
+            tls=tls,
+            health_address="127.0.0.1:0",
             max_body_bytes=4 * 1024 * 1024,
         )
         picker = await stack.enter_async_context(serving(source, options))
-        url = await stack.enter_async_context(envoy_server(directory, picker.port, mode))
+        url = await stack.enter_async_context(
+            envoy_server(directory, picker.port, mode, tls=tls is not None)
+        )
         client = await stack.enter_async_context(aiohttp.ClientSession())
         yield Setup(url=url, client=client, upstreams=upstreams, picker=picker, source=source)

@@ -61,7 +61,7 @@ async def served(*args: str) -> AsyncIterator[Served]:
     process = await asyncio.create_subprocess_exec(
         *(Path(sys.executable).with_name("inference-rollouts"), "picker", "serve"),
         *("--address", f"127.0.0.1:{port}", "--metrics-address", f"127.0.0.1:{pages}"),
-        *("--drain-delay-s", "0.1", *args),
+        *("--health-address", "none", "--drain-delay-s", "0.1", *args),
         stderr=asyncio.subprocess.PIPE,
     )
     try:
@@ -93,7 +93,7 @@ async def test_a_picker_gets_ready_picks_and_finishes_its_streams_at_sigterm(
     async with served(
         *("--pool", "pool", "--namespace", scenario.namespace),
         *("--pool-group", INFERENCEPOOL_X.group),
-        *("--kubeconfig", scenario.cluster.kubeconfig),
+        *("--kubeconfig", scenario.cluster.kubeconfig, "--insecure"),
     ) as picker:
         await picker.until_status("readyz", 503)
         assert await picker.status("healthz") == 200

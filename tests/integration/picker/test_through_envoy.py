@@ -253,7 +253,7 @@ async def test_the_body_may_come_slowly_in_pieces(any_mode: Setup) -> None:
 
 
 async def test_health_and_metrics_are_served_beside(setup: Setup) -> None:
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{setup.picker.port}") as channel:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{setup.picker.health_port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         for service in (
             *("", "liveness", "readiness", "inference-extension"),
@@ -261,7 +261,7 @@ async def test_health_and_metrics_are_served_beside(setup: Setup) -> None:
         ):
             answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        await setup.picker.set_ready(ready=False)
+        await setup.picker.health.set_ready(ready=False)
         answer = await stub.Check(health_pb2.HealthCheckRequest(service="readiness"))
         assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
         answer = await stub.Check(health_pb2.HealthCheckRequest(service="liveness"))
@@ -274,11 +274,14 @@ async def test_health_and_metrics_are_served_beside(setup: Setup) -> None:
             assert response.status == 200
 
 
-async def test_what_is_no_protocol_ends_its_own_stream_only(setup: Setup) -> None:
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{setup.picker.port}") as channel:
+async def test_what_is_no_protocol_ends_its_own_stream_only(tmp_path: Path) -> None:
+    async with (
+        running_setup(tmp_path, RECOMMENDED, tls=None) as setup,
+        grpc.aio.insecure_channel(f"127.0.0.1:{setup.picker.port}") as channel,
+    ):
         method: Any = channel.stream_stream("/envoy.service.ext_proc.v3.ExternalProcessor/Process")
         with pytest.raises(grpc.aio.AioRpcError, match="Not a ProcessingRequest"):
             async for _ in method(iter([b"\xff\xff"])):
                 pass
-    assert setup.metric("protocol_errors_total") == 1
-    assert (await setup.chat())[0] == 200
+        assert setup.metric("protocol_errors_total") == 1
+        assert (await setup.chat())[0] == 200

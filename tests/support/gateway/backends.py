@@ -32,6 +32,8 @@ class Upstream:
     http2: bool = False
     picked: bool = False
     """Whether a picker's header or metadata names the endpoint."""
+    tls: bool = False
+    """Whether the endpoints are spoken to by TLS, unverified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,7 @@ def _service_upstream(
         name=f"{prefix}/{namespace}/{name}/{number}",
         endpoints=tuple(sorted(endpoints)),
         http2=prefix == "picker" or port.get("appProtocol") == "kubernetes.io/h2c",
+        tls=prefix == "picker",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from aiohttp import web
 from google.protobuf import struct_pb2
 
 from inference_picker._pb import ext_proc_pb2 as pb
+from inference_picker.tls import Tls, credentials
 from support.gateway.resources import DESTINATION, SERVED
 
 if TYPE_CHECKING:
@@ -154,7 +156,8 @@ async def picker(
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(name, {"Process": handler}),)
     )
-    server.add_insecure_port(f"{address}:{PICKER_PORT}")
+    tls = credentials(Tls(), dt.datetime.now(dt.UTC))
+    server.add_secure_port(f"{address}:{PICKER_PORT}", tls)
     await server.start()
     try:
         yield found

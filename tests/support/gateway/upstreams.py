@@ -52,6 +52,8 @@ def cluster(upstream: Upstream, endpoints: PurePath) -> Resource:
     protocol: Resource = (
         {"http2_protocol_options": {}} if upstream.http2 else {"http_protocol_options": {}}
     )
+    if upstream.tls:
+        found["transport_socket"] = _unverified_tls()
     options = f"{TYPE}extensions.upstreams.http.v3.HttpProtocolOptions"
     found["typed_extension_protocol_options"] = {
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -60,6 +62,17 @@ def cluster(upstream: Upstream, endpoints: PurePath) -> Resource:
         }
     }
     return found
+
+
+def _unverified_tls() -> Resource:
+    """TLS as gateways speak it to pickers: nothing is verified (GIE, proposal 004)."""
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{TYPE}extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": {"alpn_protocols": ["h2"]},
+        },
+    }
 
 
 def endpoints(upstream: Upstream) -> Resource:
