@@ -13,6 +13,8 @@ from inference_analysis.calibrate_command import calibrate
 from inference_analysis.capture_command import capture
 from inference_analysis.evaluate_command import evaluate
 from inference_analysis.plan_command import plan
+from inference_analysis.probe_command import probe
+from inference_analysis.prompts_command import prompts_app
 from inference_analysis.replay_command import replay
 
 app = typer.Typer(
@@ -23,6 +25,8 @@ app = typer.Typer(
 
 app.command()(capture)
 app.command()(evaluate)
+app.command()(probe)
+app.add_typer(prompts_app)
 app.command()(replay)
 app.command()(calibrate)
 app.command()(plan)

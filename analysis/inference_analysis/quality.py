@@ -166,7 +166,7 @@ def compare_quality(prompts: Sequence[Prompt]) -> QualityComparison | None:
 def _size(values: FloatArray, weight: FloatArray) -> float:
     """What the prompts with a difference differ by; 1, the most there is, without any."""
     whole = float(weight @ values)
-    return float(weight @ values**2) / whole if whole > 0.0 else 1.0
+    return float(weight @ values**2) / whole if whole > _TINY else 1.0
 
 
 def need_of_prompts(comparison: QualityComparison, margin: float, level: float) -> Need:

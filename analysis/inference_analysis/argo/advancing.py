@@ -24,7 +24,8 @@ from inference_analysis.argo.endings import (
 from inference_analysis.argo.looking import judged, ledger_after, read_cells
 from inference_analysis.argo.protocol import Outcome
 from inference_analysis.argo.subjects import nothing_to_compare
-from inference_analysis.errors import InputError, PrometheusError
+from inference_analysis.errors import EndpointError, InputError, PrometheusError
+from inference_analysis.prompts.scored_cells import with_prompts
 from inference_analysis.reports import lines as report_lines
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from inference_analysis.argo.books import Book, Entry
+    from inference_analysis.argo.quality import QualityProbes
     from inference_analysis.argo.settings import AnalysisDocument
     from inference_analysis.argo.store import Store
     from inference_analysis.argo.subjects import Subject
@@ -53,6 +55,10 @@ class Analysis:
     """When the canary's oldest pod was made; earlier measurements are of an earlier life."""
     told: Callable[[Entry], Awaitable[None]]
     """Called once for each new entry, by the process that has written it."""
+    probes: QualityProbes
+    """Asks both versions the same prompts, where the settings say so."""
+    asked_again: bool = True
+    """Whether a look may wait for answers; False where this may be the last measurement."""
 
     @property
     def key(self) -> str:
@@ -79,6 +85,8 @@ class Analysis:
         if self.subject.background:
             return await self._background(book, now_s)
         due = self.subject.created_s + self.settings.look.after
+        if now_s < due:
+            self._begin_probe()
         return await (self._gross_harm(book, now_s) if now_s < due else self._step(book, now_s))
 
     async def _started(self, now_s: float) -> Entry | None:
@@ -98,7 +106,7 @@ class Analysis:
         subject, settings = self.subject, self.settings
         try:
             return await self._look(book, now_s, look_id=subject.run_uid, fraction=subject.fraction)
-        except (InputError, PrometheusError) as error:
+        except (InputError, PrometheusError, EndpointError) as error:
             if now_s < subject.created_s + settings.look.after + settings.retry_for:
                 structlog.get_logger().warning("nothing to judge yet", problem=str(error))
                 return None
@@ -116,7 +124,7 @@ class Analysis:
             return await self._gross_harm(book, now_s)
         try:
             found = await self._look(book, now_s, look_id=look_id, fraction=number / plan.looks)
-        except (InputError, PrometheusError) as error:
+        except (InputError, PrometheusError, EndpointError) as error:
             structlog.get_logger().warning("nothing to judge yet", problem=str(error))
             return None
         return found if found is not None and found.outcome is Outcome.FAILED else None
@@ -139,8 +147,30 @@ class Analysis:
     async def _look(
         self, book: Book, now_s: float, *, look_id: str, fraction: float
     ) -> Entry | None:
+        prompts: list[dict[str, Any]] | None = []
+        if self.settings.quality is not None:
+            prompts = self.probes.poll(look_id, self.subject, self.settings.quality)
+            if prompts is None and not self.asked_again:
+                raise EndpointError(
+                    "quality: the prompts are still being asked. Give the look more time "
+                    "(look.after), raise quality.rate, or take fewer prompts"
+                )
+            if prompts is None:
+                # Meanwhile the pods are watched as before the look.
+                return await self._gross_harm(book, now_s)
         cells = await self._read(self._since(book), now_s)
+        if prompts:
+            cells = with_prompts(cells, prompts)
         return await self._booked(cells, now_s, look_id=look_id, fraction=fraction)
+
+    def _begin_probe(self) -> None:
+        """Ask the prompts while the traffic is waited for; what goes wrong is asked again."""
+        if self.settings.quality is None:
+            return
+        try:
+            self.probes.poll(self.subject.run_uid, self.subject, self.settings.quality)
+        except (InputError, EndpointError) as error:
+            structlog.get_logger().warning("no answers to compare yet", problem=str(error))
 
     async def _booked(
         self, cells: CellsDocument, now_s: float, *, look_id: str, fraction: float

@@ -16,7 +16,7 @@ BAD_INPUT = 2
 
 def serve(
     config: Annotated[
-        Path, typer.Option(help="analysis.yaml; its section prometheus is the one that is used.")
+        Path, typer.Option(help="analysis.yaml; its prometheus and quality are used.")
     ],
     address: Annotated[str, typer.Option(help="HOST:PORT to listen on.")] = "127.0.0.1:8080",
     kubeconfig: Annotated[str, typer.Option(help="Else the pod's own account.")] = "",
@@ -28,7 +28,7 @@ def serve(
     """
     from aiohttp import web  # noqa: PLC0415 - help is fast
 
-    from inference_analysis.argo.serving import application  # noqa: PLC0415
+    from inference_analysis.argo.serving import PINNED, application  # noqa: PLC0415
     from inference_analysis.argo.settings import analysis_document, tree  # noqa: PLC0415
     from inference_analysis.errors import InputError  # noqa: PLC0415
     from inference_common.kube import Kube  # noqa: PLC0415
@@ -56,7 +56,7 @@ def serve(
             raise InputError(f"--address {address!r}: expected HOST:PORT")
         values = tree(config.read_text(), str(config))
         analysis_document(values, str(config)).prometheus.access()
-        asyncio.run(work(host, int(port), {"prometheus": values["prometheus"]}))
+        asyncio.run(work(host, int(port), {name: values.get(name) for name in PINNED}))
     except (InputError, OSError) as error:
         for line in str(error).splitlines():
             print(f"inference-rollouts analysis serve: {line}", file=sys.stderr)  # noqa: T201

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from inference_analysis.argo.protocol import Outcome
+from inference_analysis.argo.quality import QualityProbes
 from inference_analysis.argo.runs import running_run
 from inference_analysis.argo.working import analysis_of
 from inference_analysis.errors import AnalysisError, InputError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from inference_analysis.argo.books import Entry
 
+PINNED: Final = ("prometheus", "quality")
+"""Sections that only the server's own settings have: they name addresses and files."""
 PATH: Final = "/v1/analysis"
 _ACTIONS: Final = {
     Outcome.SUCCESSFUL: "proceed",
@@ -35,6 +38,7 @@ _ACTIONS: Final = {
     Outcome.INCONCLUSIVE: "pause",
 }
 _KUBE: Final = web.AppKey("kube", Kube)
+_PROBES: Final = web.AppKey("probes", QualityProbes)
 _PINNED: Final = web.AppKey("pinned", dict[str, Any])
 _LARGEST_BODY: Final = 256 * 1024
 
@@ -58,11 +62,17 @@ def application(kube: Kube, pinned: Mapping[str, Any]) -> web.Application:
     """The server's application; ``pinned`` are the sections that no request may set."""
     app = web.Application(client_max_size=_LARGEST_BODY)
     app[_KUBE] = kube
+    app[_PROBES] = QualityProbes(kube)
     app[_PINNED] = dict(pinned)
+    app.on_cleanup.append(_stop_probes)
     app.router.add_post(PATH, _measure)
     app.router.add_get("/healthz", _healthy)
     app.router.add_get("/readyz", _healthy)
     return app
+
+
+async def _stop_probes(app: web.Application) -> None:
+    await app[_PROBES].close()
 
 
 async def _healthy(_: web.Request) -> web.Response:
@@ -73,7 +83,7 @@ async def _measure(request: web.Request) -> web.Response:
     kube, pinned = request.app[_KUBE], request.app[_PINNED]
     try:
         question = _question(await request.text())
-        return web.json_response(await _answer(kube, question, pinned))
+        return web.json_response(await _answer(kube, question, pinned, request.app[_PROBES]))
     except KubeError as error:
         structlog.get_logger().warning("the API server does not answer", problem=str(error))
         return web.json_response({"error": str(error)}, status=503)
@@ -92,15 +102,18 @@ def _question(text: str) -> Question:
             f"the request's {'.'.join(map(str, found['loc'])) or 'body'}: {found['msg']}. "
             "Generate the template with `analysis template --provider web`"
         ) from error
-    if "prometheus" in question.config:
-        raise InputError(
-            "config.prometheus: not taken from a request, it would send the server's credentials "
-            "anywhere. Set it with `analysis serve --config`"
-        )
+    for section in PINNED:
+        if section in question.config:
+            raise InputError(
+                f"config.{section}: not taken from a request, it would send the server's "
+                "credentials anywhere. Set it with `analysis serve --config`"
+            )
     return question
 
 
-async def _answer(kube: Kube, question: Question, pinned: Mapping[str, Any]) -> dict[str, Any]:
+async def _answer(
+    kube: Kube, question: Question, pinned: Mapping[str, Any], probes: QualityProbes
+) -> dict[str, Any]:
     run = await running_run(
         kube, question.namespace, question.rollout, question.canary_hash, question.metric
     )
@@ -112,10 +125,13 @@ async def _answer(kube: Kube, question: Question, pinned: Mapping[str, Any]) -> 
         stable_hash=question.stable_hash,
         config=question.config,
         pinned=pinned,
+        probes=probes,
     )
     # The last measurement of a step must say something: nothing asks again after it.
     settings = analysis.settings.model_copy(update={"max_wait": 0.0, "retry_for": 0.0})
-    entry = await dataclasses.replace(analysis, settings=settings).advance(time.time())
+    entry = await dataclasses.replace(analysis, settings=settings, asked_again=False).advance(
+        time.time()
+    )
     if entry is None:
         return _said("wait", [])
     return _said(_ACTIONS[entry.outcome], entry.lines, entry)

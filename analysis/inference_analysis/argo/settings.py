@@ -17,6 +17,7 @@ from inference_analysis.arms import PodsBy
 from inference_analysis.durations import Duration, DurationOrNone
 from inference_analysis.errors import InputError
 from inference_analysis.prometheus import Access
+from inference_analysis.prompts.settings import QualityDocument
 from inference_analysis.schema import PolicyDocument
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ class AnalysisDocument(_Model):
     """How long an inconclusive verdict waits for a person before ``onInconclusive`` applies."""
     retry_for: DurationOrNone = 120.0
     """How long a Prometheus that does not answer, or has no data yet, is asked again."""
+    quality: QualityDocument | None = None
+    """Prompts for both versions before each look (docs/quality.md)."""
     policy: PolicyDocument = PolicyDocument()
 
     def policy_values(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import structlog
 from inference_analysis.argo.advancing import Analysis
 from inference_analysis.argo.endings import entry_of, plain_ending
 from inference_analysis.argo.protocol import Outcome, exit_code
+from inference_analysis.argo.quality import QualityProbes
 from inference_analysis.argo.runs import (
     announce,
     canary_since,
@@ -46,6 +47,7 @@ async def analysis_of(
     canary_hash: str,
     stable_hash: str,
     config: Mapping[str, Any],
+    probes: QualityProbes,
     pinned: Mapping[str, Any] | None = None,
 ) -> Analysis:
     """What is needed to advance one AnalysisRun. Raises InputError, KubeError."""
@@ -60,6 +62,7 @@ async def analysis_of(
         store=Store(kube, about.namespace, about.rollout, about.rollout_uid),
         canary_since_s=await canary_since(kube, about),
         told=lambda entry: _told(kube, about, entry),
+        probes=probes,
     )
 
 
@@ -74,6 +77,7 @@ async def job_result(
     run, metric = await _patiently(lambda: run_of_job(kube, namespace, job))
     rollout = await _patiently(lambda: rollout_behind(kube, run))
     about = subject(run, rollout, metric, canary_hash=canary_hash, stable_hash=stable_hash)
+    probes = QualityProbes(kube)
     try:
         values = tree(config, SETTINGS)
         while True:
@@ -86,6 +90,7 @@ async def job_result(
                     canary_hash=canary_hash,
                     stable_hash=stable_hash,
                     config=values,
+                    probes=probes,
                 )
             )
             entry = await _patiently(lambda at=analysis: at.advance(time.time()))  # type: ignore[misc]
@@ -97,6 +102,8 @@ async def job_result(
         if not about.measured:
             await _told(kube, about, entry_of(ending, about.run_uid, time.time()))
         return ending.lines, exit_code(ending.outcome, about.measured)
+    finally:
+        await probes.close()
 
 
 async def _told(kube: Kube, about: Subject, entry: Entry) -> None:

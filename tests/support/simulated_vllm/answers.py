@@ -1,9 +1,17 @@
-"""What the simulated model says: text that names version and adapter, one word per token."""
+"""What the simulated model says: text that names version and adapter, one word per token.
+
+Questions of the answer book (those of the analysis' example prompts) get the book's answer.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 _SENTENCES = (
     "The Forbidden City is the place to start, go early to avoid the crowds.",
@@ -45,6 +53,43 @@ def compose(
         position += 1
     words = words[:length]
     return [words[0], *(f" {word}" for word in words[1:])]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call of one of the request's tools."""
+
+    name: str
+    arguments: str
+    """JSON."""
+
+
+def known(question: str, *, worse: bool) -> str | ToolCall | None:
+    """The book's answer; a worse model says that it does not know. None: not in the book."""
+    entry = _book().get(question)
+    if entry is None:
+        return None
+    if worse:
+        return " ".join(_WORSE)
+    if isinstance(entry, str):
+        return entry
+    return ToolCall(name=entry["tool"], arguments=json.dumps(entry["arguments"]))
+
+
+def pieces(text: str) -> list[str]:
+    """Text as tokens, about a word each, joined they are the text. At least one."""
+    return re.findall(r"\s*\S+|\s+$", text) or [text]
+
+
+def is_wrong(prompt: bytes, share: float) -> bool:
+    """Whether the prompt is one of those that a model answers wrongly: always the same ones."""
+    return zlib.crc32(prompt) < share * 2**32
+
+
+@cache
+def _book() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(__file__).with_name("answer_book.json").read_bytes())
+    return found
 
 
 def stretched(tokens: list[str], length: int) -> list[str]:

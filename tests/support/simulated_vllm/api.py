@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import uuid
 from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from support.simulated_vllm.answers import ToolCall
     from support.simulated_vllm.models import Models
 
 TOKEN_BYTES = 4
@@ -47,6 +49,10 @@ class Generation:
     model: str
     adapter: str | None
     prompt: bytes
+    question: str
+    """The last message, when it is plain text."""
+    tools: frozenset[str]
+    """Names of the tools that may be called."""
     prompt_tokens: int
     max_tokens: int
     """Upper limit of the answer, at least 1."""
@@ -89,6 +95,8 @@ def parse_generation(body: bytes, *, chat: bool, models: Models) -> Generation:
         model=model,
         adapter=models.adapter(model),
         prompt=prompt,
+        question=_question(request) if chat else "",
+        tools=_tools(request),
         prompt_tokens=prompt_tokens,
         max_tokens=_max_tokens(request, prompt_tokens, chat=chat, limit=models.max_model_len),
         ignore_eos=bool(request.get("ignore_eos", False)),
@@ -116,16 +124,18 @@ class Writer:
     created: int
     fingerprint: str
 
-    def whole(self, tokens: list[str], *, reason: str) -> dict[str, Any]:
-        """The body of an answer without streaming."""
-        text = "".join(tokens)
+    def whole(
+        self, tokens: list[str], *, reason: str, call: ToolCall | None = None
+    ) -> dict[str, Any]:
+        """The body of an answer without streaming; of a tool call the tokens only count."""
+        text = "".join(tokens) if call is None else None
         choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": reason}
         if self.generation.chat:
             choice["message"] = {
                 "role": "assistant",
                 "content": text,
                 "reasoning_content": None,
-                "tool_calls": [],
+                "tool_calls": [] if call is None else [_called(call)],
             }
         else:
             choice["text"] = text
@@ -164,9 +174,15 @@ class Writer:
         }
         return _event({**self._head(chunk=True), "choices": [choice]})
 
-    def last(self, token: str, *, reason: str, completion_tokens: int) -> bytes:
-        """The last token with its finish_reason, usage if asked for, and [DONE]."""
-        text = {"delta": {"content": token}} if self.generation.chat else {"text": token}
+    def last(
+        self, token: str, *, reason: str, completion_tokens: int, call: ToolCall | None = None
+    ) -> bytes:
+        """The last token (or the tool call), finish_reason, usage if asked for, and [DONE]."""
+        text: dict[str, Any] = {"text": token}
+        if call is not None:
+            text = {"delta": {"tool_calls": [{"index": 0} | _called(call)]}}
+        elif self.generation.chat:
+            text = {"delta": {"content": token}}
         choice = {
             "index": 0,
             **text,
@@ -192,6 +208,27 @@ class Writer:
             "model": self.generation.model,
             "system_fingerprint": self.fingerprint,
         }
+
+
+def _called(call: ToolCall) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-tool-{uuid.uuid4().hex}",
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
+
+
+def _question(request: dict[str, Any]) -> str:
+    messages = request.get("messages")
+    content = messages[-1].get("content") if isinstance(messages, list) and messages else None
+    return content if isinstance(content, str) else ""
+
+
+def _tools(request: dict[str, Any]) -> frozenset[str]:
+    tools = request.get("tools") or []
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise _bad_request("tools: expected a list of objects", param="tools")
+    return frozenset(str((tool.get("function") or {}).get("name")) for tool in tools)
 
 
 def _event(value: dict[str, Any]) -> bytes:

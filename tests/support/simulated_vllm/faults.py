@@ -43,13 +43,16 @@ class Faults:
     cut_rate: float = 0.0
     """Requests whose connection is dropped half-way through the answer."""
     worse_answers: float = 0.0
+    """Requests with a bad answer, drawn one by one."""
+    wrong_share: float = 0.0
+    """Prompts with a bad answer: the same ones whenever they are asked."""
     unhealthy: bool = False
     """/health answers 503 while everything else works."""
     models: tuple[str, ...] = ()
     """Only requests for these names suffer; empty: all."""
 
     def __post_init__(self) -> None:
-        for name in ("error_rate", "hang_rate", "cut_rate", "worse_answers"):
+        for name in ("error_rate", "hang_rate", "cut_rate", "worse_answers", "wrong_share"):
             rate = getattr(self, name)
             if not 0 <= rate <= 1:
                 raise FaultError(f"fault {name}: found {rate}, expected a share from 0 to 1")

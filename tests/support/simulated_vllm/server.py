@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from support.simulated_vllm.answers import compose, stretched
+from support.simulated_vllm.answers import (
+    ToolCall,
+    compose,
+    is_wrong,
+    known,
+    pieces,
+    stretched,
+)
 from support.simulated_vllm.api import (
     TOKEN_BYTES,
     ApiError,
@@ -183,7 +190,8 @@ class Server:
         fate: Drawn,
         arrived: float,
     ) -> web.StreamResponse:
-        tokens, reason = self._tokens(generation, worse=fate.worse)
+        worse = fate.worse or is_wrong(generation.prompt, faults.wrong_share)
+        tokens, reason, call = self._tokens(generation, worse=worse)
         sequence = self._sequence(generation, len(tokens), faults, arrived)
         mailbox = self.driver.submit(
             sequence, interval=self.settings.stream_interval if generation.stream else None
@@ -198,13 +206,14 @@ class Server:
         outcome = "abort"
         try:
             if generation.stream:
-                response = await self._stream(request, writer, mailbox, tokens, reason, fate)
+                response = await self._stream(request, writer, mailbox, tokens, reason, call, fate)
             else:
                 await mailbox.more_than(0)
                 if fate.cut:
                     _cut(request)
-                response = _json(writer.whole(tokens, reason=reason))
-            outcome = reason
+                response = _json(writer.whole(tokens, reason=reason, call=call))
+            # A tool call is a word of the API; to the engine the sequence just stopped.
+            outcome = "stop" if call is not None else reason
             return response
         finally:
             # Also when the client has gone: aiohttp then cancels this handler.
@@ -224,6 +233,7 @@ class Server:
         mailbox: Mailbox,
         tokens: list[str],
         reason: str,
+        call: ToolCall | None,
         fate: Drawn,
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
@@ -238,30 +248,44 @@ class Server:
                 chunks.append(writer.first())
             if fate.cut and ready * 2 > total:
                 _cut(request)
-            chunks += [
-                before + json.dumps(token).encode() + after
-                for token in tokens[sent : min(ready, total - 1)]
-            ]
+            if call is None:
+                chunks += [
+                    before + json.dumps(token).encode() + after
+                    for token in tokens[sent : min(ready, total - 1)]
+                ]
             if ready == total:
-                chunks.append(writer.last(tokens[-1], reason=reason, completion_tokens=total))
+                end = writer.last(tokens[-1], reason=reason, completion_tokens=total, call=call)
+                chunks.append(end)
             await response.write(b"".join(chunks))
             sent = ready
         await response.write_eof()
         return response
 
-    def _tokens(self, generation: Generation, *, worse: bool) -> tuple[list[str], str]:
-        natural = compose(
+    def _tokens(
+        self, generation: Generation, *, worse: bool
+    ) -> tuple[list[str], str, ToolCall | None]:
+        """Tokens, finish_reason, and the tool call that they stand for, if any."""
+        written = known(generation.question, worse=worse)
+        if isinstance(written, ToolCall) and written.name in generation.tools:
+            return pieces(written.arguments), "tool_calls", written
+        if isinstance(written, str):
+            natural = pieces(written)
+        else:
+            natural = self._composed(generation, worse=worse)
+        if generation.ignore_eos:
+            return stretched(natural, generation.max_tokens), "length", None
+        if len(natural) > generation.max_tokens:
+            return natural[: generation.max_tokens], "length", None
+        return natural, "stop", None
+
+    def _composed(self, generation: Generation, *, worse: bool) -> list[str]:
+        return compose(
             version=self.settings.version,
             adapter=generation.adapter,
             prompt=generation.prompt,
             mean_tokens=self.settings.mean_tokens,
             worse=worse,
         )
-        if generation.ignore_eos:
-            return stretched(natural, generation.max_tokens), "length"
-        if len(natural) > generation.max_tokens:
-            return natural[: generation.max_tokens], "length"
-        return natural, "stop"
 
     def _sequence(
         self, generation: Generation, output_tokens: int, faults: Faults, arrived: float
