@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
+import yaml
 
 from inference_analysis.argo import templates
-from inference_analysis.argo.settings import analysis_document, merged
+from inference_analysis.argo.settings import (
+    DEFAULTS_CONFIGMAP,
+    DEFAULTS_KEY,
+    analysis_document,
+    merged,
+)
 from inference_analysis.argo.store import ledger_name
 from inference_common.kube import CONFIGMAP, EVENT, JOB, POD, ROLLOUT, Resource
 from inference_common.watching import WatchCache
@@ -53,7 +59,8 @@ async def install(
     service: str = "",
 ) -> None:
     """The AnalysisTemplate and the rights, as `analysis template` writes them."""
-    document = analysis_document(settings)
+    elsewhere = {"prometheus": {"url": scenario.cluster.prometheus}}
+    document = analysis_document(elsewhere | settings)
     wanted = templates.Wanted(name=name, image=WANTED.image, service=service)
     body = (
         templates.web_template(wanted, settings, document, background=background)
@@ -61,6 +68,18 @@ async def install(
         else templates.job_template(wanted, settings, background=background)
     )
     await scenario.apply(*templates.rights(wanted), body)
+
+
+async def defaults(scenario: Scenario, settings: Object) -> None:
+    """The team's defaults of the namespace."""
+    await scenario.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": DEFAULTS_CONFIGMAP},
+            "data": {DEFAULTS_KEY: yaml.safe_dump(settings)},
+        }
+    )
 
 
 def analysis_of(name: str = TEMPLATE, *, web: bool = False) -> Object:
@@ -135,6 +154,12 @@ async def until_ended(scenario: Scenario, count: int = 1, timeout_s: float = 120
         what=f"the end of {count} AnalysisRuns",
         timeout_s=timeout_s,
     )
+
+
+async def ended(scenario: Scenario) -> list[Object]:
+    """The AnalysisRuns that have ended, oldest first."""
+    found = await scenario.kube.list(ANALYSISRUN, scenario.namespace)
+    return [run for run in in_order(found["items"]) if phases([run])[0] in ENDED]
 
 
 async def said(scenario: Scenario) -> list[str]:

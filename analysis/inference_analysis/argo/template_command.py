@@ -43,7 +43,12 @@ def template(
     Exit code 0: written; 2: an option or analysis.yaml cannot be used.
     """
     from inference_analysis.argo import templates  # noqa: PLC0415 - help is fast
-    from inference_analysis.argo.settings import analysis_document, merged, tree  # noqa: PLC0415
+    from inference_analysis.argo.settings import (  # noqa: PLC0415
+        DEFAULTS_CONFIGMAP,
+        analysis_document,
+        merged,
+        tree,
+    )
     from inference_analysis.errors import InputError  # noqa: PLC0415
 
     given: dict[str, Any] = {}
@@ -58,11 +63,18 @@ def template(
     where = str(config) if config else "the options"
     try:
         values = merged(tree(config.read_text(), where) if config else {}, given)
-        settings = analysis_document(values, where)
+        elsewhere = {} if "prometheus" in values else {"prometheus": {"url": "http://defaults"}}
+        settings = analysis_document(values | elsewhere, where)
     except (InputError, OSError) as error:
         for line in str(error).splitlines():
             print(f"inference-rollouts analysis template: {line}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(BAD_INPUT) from error
+    if elsewhere and provider == "job":
+        print(  # noqa: T201
+            "inference-rollouts analysis template: prometheus is not set, so it must be in the "
+            f"ConfigMap {DEFAULTS_CONFIGMAP} of the Rollout's namespace",
+            file=sys.stderr,
+        )
     wanted = templates.Wanted(
         name=name,
         namespace=namespace,

@@ -10,6 +10,7 @@ from inference_analysis.argo import templates
 from inference_analysis.argo.linting import settings_in
 from inference_analysis.argo.settings import analysis_document, tree
 from inference_analysis.command import app
+from support.repository import MANIFESTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +74,6 @@ def test_shadow_is_a_dry_run_and_a_secret_is_mounted() -> None:
 @pytest.mark.parametrize(
     ("args", "problem"),
     [
-        pytest.param((), "prometheus: Field required", id="nowhere-to-ask"),
         pytest.param(("--prometheus", URL, "--after", "soon"), "look.after", id="no-duration"),
         pytest.param(("--config", "/none/analysis.yaml"), "No such file", id="no-file"),
     ],
@@ -82,3 +82,24 @@ def test_what_cannot_be_used_is_refused(args: tuple[str, ...], problem: str) -> 
     code, text, error = written(*args)
     assert (code, text) == (2, "")
     assert problem in error
+
+
+def test_without_an_address_the_teams_defaults_must_have_it() -> None:
+    code, text, remark = written("--after", "5m")
+    assert code == 0
+    assert "ConfigMap inference-rollouts-analysis" in remark
+    assert "prometheus" not in settings_in(objects(text)["AnalysisTemplate"])
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_the_manifests_are_what_the_command_writes(background: bool) -> None:
+    folder = MANIFESTS / "analysis"
+    shipped = {
+        (obj["kind"], obj["metadata"]["name"]): obj
+        for file in ("rbac.yaml", "templates.yaml")
+        for obj in yaml.safe_load_all((folder / file).read_text())
+    }
+    _, text, _ = written("--after", "10m", *(["--background"] if background else []))
+    for obj in yaml.safe_load_all(text):
+        if obj:
+            assert shipped[obj["kind"], obj["metadata"]["name"]] == obj
