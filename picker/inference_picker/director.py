@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from inference_picker.messages import Ended, Finish, Phase, Pick, Reason, Refused, Sample
-from inference_picker.outcomes import failure_of
+from inference_picker.outcomes import MALFORMED, failure_of
 from inference_picker.prompts import read_prompt
 from inference_picker.scheduler import Question, Scheduler
 from inference_picker.splits import EvenSequence

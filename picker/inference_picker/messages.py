@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from inference_picker.decisions import Decision
+
 
 class BodyMode(enum.IntEnum):
     """How Envoy sends bodies: ext_proc's ProcessingMode.BodySendMode, same numbers."""
@@ -171,7 +173,9 @@ class Pick:
     phase: Phase = Phase.WARM
     bucket: str = ""
     """0 to 63 where the version was drawn by a sticky key, else empty."""
-    decision: object | None = None
+    prompt_bytes: int = 0
+    """Length of the prompt's text, to learn from the server's own count of its tokens."""
+    decision: Decision | None = None
     """How the endpoint was chosen, where the question asked to explain."""
     rewrite_back: bool = False
     """Whether the response must name ``model`` where the server wrote ``target``."""

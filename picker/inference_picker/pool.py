@@ -24,7 +24,7 @@ class Endpoint:
     version: str = ""
     models: frozenset[str] | None = None
     """Model and adapter names it lists, or None while that is unknown."""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Labels of the pod."""
     terminating: bool = False
     """Whether the pod is being deleted; it is picked only where no other one is left."""

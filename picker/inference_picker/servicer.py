@@ -33,8 +33,8 @@ from inference_picker.messages import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from inference_picker.board import Flight
     from inference_picker.director import Director
-    from inference_picker.flights import Flight
     from inference_picker.gateway import Gateways
     from inference_picker.messages import Event, Pick
     from inference_picker.recording import Recorder

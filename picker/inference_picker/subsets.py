@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,23 @@ def split_hint(hint: str | Iterable[str]) -> tuple[str, ...]:
 
 def allows(subset: Iterable[str], address: str) -> bool:
     """Whether an entry names this ``ip:port``; an entry without port allows every port."""
-    host, port = _parts(address)
-    return any(_parts(entry) in {(host, port), (host, "")} for entry in subset)
+    return Subset(subset).allows(address)
 
 
+class Subset:
+    """A hint that many addresses are compared with."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        """Take the entries of `split_hint`."""
+        self._entries = frozenset(map(_parts, entries))
+
+    def allows(self, address: str) -> bool:
+        """Whether an entry names this ``ip:port``; an entry without port allows every port."""
+        host, port = _parts(address)
+        return (host, port) in self._entries or (host, "") in self._entries
+
+
+@lru_cache(maxsize=4096)
 def _parts(address: str) -> tuple[str, str]:
     """Host and port; IPv6 with or without brackets, in its shortest spelling."""
     text = address.strip()
