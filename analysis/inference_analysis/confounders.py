@@ -57,6 +57,8 @@ class MixAdjustment:
 
     length: FloatArray
     difference: float
+    shown: bool
+    """Whether the difference is beyond chance (two-sided .01)."""
 
 
 def check_hardware(observations: Observations) -> list[Finding]:
@@ -158,7 +160,11 @@ def check_load(observations: Observations, policy: Policy) -> list[Finding]:
 def check_mix(
     observations: Observations, units: Units
 ) -> tuple[list[Finding], MixAdjustment | None]:
-    """Prompt length, two-sided at .01; an adjustment when it differs by at most 25 %."""
+    """Prompt length: an adjustment when it differs by at most 25 %, shown or not.
+
+    To adjust only for a difference that is beyond chance fails .13 of identical versions whose
+    prompts are 10 % longer: the differences that just escape the test still count in full.
+    """
     histogram = observations.histograms.get("prompt_tokens")
     if histogram is None:
         return [], None
@@ -169,10 +175,11 @@ def check_mix(
     if comparison is None:
         return [], None
     p = comparison.harm_p(0.0)
-    if 2.0 * min(p, 1.0 - p) > MIX_LEVEL:
-        return [], None
+    shown = 2.0 * min(p, 1.0 - p) <= MIX_LEVEL
     difference = float(np.expm1(comparison.estimate))
     if abs(difference) > LARGEST_ADJUSTMENT:
+        if not shown:
+            return [], None
         text = (
             f"the canary's prompts differ from stable's in length by {difference:+.0%}: too much "
             "to compare latencies. Split traffic at random, or wait for a like mix"
@@ -185,10 +192,8 @@ def check_mix(
         f"the canary's prompts differ from stable's in length by {difference:+.1%}; means are "
         "adjusted for it"
     )
-    return (
-        [Finding(code="mix", weight=Weight.NOTE, text=text)],
-        MixAdjustment(length=length, difference=comparison.estimate),
-    )
+    note = [Finding(code="mix", weight=Weight.NOTE, text=text)] if shown else []
+    return note, MixAdjustment(length=length, difference=comparison.estimate, shown=shown)
 
 
 def adjusted(

@@ -86,18 +86,20 @@ def _mean_gate(gate: Gate, context: Context) -> GateResult:
     histogram = observations.histograms[gate.metric]
     effects = context.units.mean(histogram, observations)
     added = 0.0
-    if context.mix is not None and context.units.kind is Kind.WINDOWS:
-        return _unadjusted(gate, context.mix, "batches of windows")
-    if context.mix is not None:
-        corrected = adjusted(effects, context.mix, histogram, observations)
-        if corrected is None:
+    mix = context.mix
+    if mix is not None and context.units.kind is Kind.WINDOWS:
+        if mix.shown:
+            return _unadjusted(gate, mix, "batches of windows")
+    elif mix is not None:
+        corrected = adjusted(effects, mix, histogram, observations)
+        if corrected is None and mix.shown:
             return GateResult(
                 gate=gate,
                 outcome=Outcome.BLOCKED,
                 reason=f"{gate.name}: prompts differ in length by "
-                f"{_percent(context.mix.difference)}, with too few windows to adjust for it",
+                f"{_percent(mix.difference)}, with too few windows to adjust for it",
             )
-        effects, added = corrected
+        effects, added = corrected or (effects, 0.0)
     margins = (
         float(np.log1p(gate.margin)),
         float(np.log1p(gate.margin * context.policy.step_factor)),
@@ -125,7 +127,7 @@ def _tail_gate(gate: Gate, context: Context, edges: dict[str, float]) -> GateRes
         return _no_data(gate, f"{gate.name}: all of stable's requests lie in one bucket")
     edge = int(matches[0])
     edges[gate.metric] = float(histogram.le[edge])
-    if context.mix is not None:
+    if context.mix is not None and context.mix.shown:
         return _unadjusted(gate, context.mix, "a tail")
     effects = context.units.tail(histogram, edge, observations)
     shares = shares_above(histogram, stable_cells)

@@ -14,39 +14,53 @@ import numpy as np
 
 from support.analysis_scenarios import (
     JUDGES,
+    OTHERS,
     SCENARIOS,
     SETTINGS,
+    SIDE_BY_SIDE,
     Scenario,
     keeps_bar,
     rate,
     rejections,
+    side_by_side,
 )
 
 
-def main() -> None:
+def main() -> None:  # noqa: C901 - three tables
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--table", choices=["scenarios", "tests", "both"], default="both")
+    parser.add_argument("--table", choices=["scenarios", "tests", "others"])
     parser.add_argument("names", nargs="*", help="parts of names; all if none")
     given = parser.parse_args()
 
     def wanted(name: str) -> bool:
         return not given.names or any(part in name for part in given.names)
 
-    if given.table != "tests":
+    if given.table in {None, "scenarios"}:
         print("| scenario | rate | s.e. | bar | kept | s |\n|---|---|---|---|---|---|")
         for scenario in SCENARIOS:
             if wanted(scenario.name):
                 print(scenario_row(scenario, given.runs), flush=True)
         print()
-    if given.table != "scenarios":
-        print(f"| identical versions, one look | {' | '.join(JUDGES)} |\n|---|---|---|---|---|")
+    if given.table in {None, "others"}:
+        columns = ("this analysis", *OTHERS)
+        print(f"| the same runs | {' | '.join(columns)} |\n|{'---|' * (1 + len(columns))}")
+        for scenario in SCENARIOS:
+            if scenario.name in SIDE_BY_SIDE and wanted(scenario.name):
+                print(row(scenario.name, side_by_side(scenario, given.runs)), flush=True)
+        print()
+    if given.table in {None, "tests"}:
+        print(f"| identical versions, one look | {' | '.join(JUDGES)} |")
+        print(f"|{'---|' * (1 + len(JUDGES))}")
         for setting in SETTINGS:
             if wanted(setting.name):
-                found = rejections(setting, given.runs)
-                cells = " | ".join(f"{found[name]:.3f}" for name in JUDGES)
-                print(f"| {setting.name} | {cells} |", flush=True)
+                print(row(setting.name, rejections(setting, given.runs)), flush=True)
+
+
+def row(name: str, found: dict[str, float]) -> str:
+    """One row of rates."""
+    return f"| {name} | {' | '.join(f'{value:.3f}' for value in found.values())} |"
 
 
 def scenario_row(scenario: Scenario, runs: int) -> str:

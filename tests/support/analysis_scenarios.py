@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.special import ndtr
 
 from inference_analysis.comparisons import compare_pods
 from inference_analysis.latencies import mean_effects, tail_edge, tail_effects
 from inference_analysis.policies import DEFAULT_MARGINS, Gate, Mode, Policy, Prior, Role, Statistic
 from inference_analysis.verdicts import Outcome
+from support.analysis_judges import kayenta_fails, mann_whitney_p, ratio_gate_fails
 from support.analysis_simulation import TPOT, TTFT, Fleet, Metric, Plan, play
+from support.analysis_users import CachedAdapters, StickyUsers
 
 if TYPE_CHECKING:
-    from inference_analysis.observations import Histogram, Observations
-    from support.analysis_simulation import Run
+    from support.analysis_simulation import Run, Source
 
 
 def gate(
@@ -55,6 +55,9 @@ ONLY_GROSS = Policy(gates=ERRORS.gates, family_alpha=1e-12, primary_alpha=1e-12)
 WITH_HISTORY = replace(
     THREE, priors={"ttft": Prior(sd=0.02, pods=11), "tpot": Prior(sd=0.02, pods=11)}
 )
+USERS = Policy(gates=(gate("ttft"), gate("errors", Statistic.RATE)))
+# Inter-token times that all lie in one bucket of vLLM, 10 to 25 ms: no quantile moves.
+QUICK = replace(TPOT, median_s=0.015, sdlog=0.1)
 EIGHT = {"ttft": TTFT, "tpot": TPOT, "e2e": TTFT, "queue": TTFT}
 FIVE_LOOKS = Plan()
 ALL_SLOWER = {"ttft": 1.03, "tpot": 1.03}
@@ -68,7 +71,7 @@ class Scenario:
     """A fleet, how it is judged, and what share of runs may or must end how."""
 
     name: str
-    fleet: Fleet
+    fleet: Source
     policy: Policy = THREE
     plan: Plan = FIVE_LOOKS
     counts: Literal["fail", "pass", "gross", "suspect", "first"] = "fail"
@@ -272,6 +275,54 @@ SCENARIOS = (
         counts="pass",
         at_most=0.05,
     ),
+    Scenario(
+        name="A/A 2v8, prompts 10 % longer: FAIL",
+        fleet=replace(BASE, prompt_ratio=1.1),
+        at_most=0.063,
+    ),
+    Scenario(
+        name="+10 % of tokens of 15 ms, 2v8: FAIL",
+        fleet=replace(STEADY, metrics={"ttft": TTFT, "tpot": QUICK}, slowdown={"tpot": 1.1}),
+        at_least=0.85,
+    ),
+    Scenario(
+        name="A/A 1,000 sticky heavy-tailed users at 10 %, by bucket",
+        fleet=StickyUsers(),
+        policy=USERS,
+        at_most=0.05,
+    ),
+    Scenario(
+        name="A/A the same users, pods alone as the unit",
+        fleet=StickyUsers(by_user=False),
+        policy=USERS,
+    ),
+    Scenario(
+        name="3 times slower, 1,000 sticky users at 10 %",
+        fleet=StickyUsers(slowdown=3.0),
+        policy=USERS,
+    ),
+    Scenario(
+        name="A/A second alias of one adapter at 5 %, prefix cache on",
+        fleet=CachedAdapters(),
+        policy=ONE,
+        at_most=0.05,
+    ),
+    Scenario(
+        name="A/A adapter at 5 % against the rest, prefix cache on",
+        fleet=CachedAdapters(control=False),
+        policy=replace(ONE, load_low=0.0001, load_high=1e9),
+    ),
+    Scenario(
+        name="+20 % TTFT, adapter at 5 % against its control",
+        fleet=CachedAdapters(slowdown=1.2),
+        policy=ONE,
+    ),
+    Scenario(
+        name="A/A quality, 200 prompts of 5 answers: PASS",
+        fleet=replace(BASE, prompts=200, metrics={}),
+        policy=Policy(gates=(gate("quality", Statistic.SCORE),), mode=Mode.PROVE),
+        counts="pass",
+    ),
     Scenario(name="A/A 2v8, 3 gates: PASS", fleet=STEADY, counts="pass"),
     Scenario(
         name="A/A 4v16, 3 gates: PASS",
@@ -333,7 +384,22 @@ SETTINGS = tuple(
     for spread, (sd, drift) in SPREADS.items()
     for load, ratio in LOADS.items()
 )
-JUDGES = ("mean", "tail", "Mann-Whitney", "p99 ratio")
+JUDGES = ("mean", "tail", "Mann-Whitney", "p99 ratio", "Kayenta")
+OTHERS = ("Mann-Whitney", "p99 ratio", "Kayenta")
+SIDE_BY_SIDE = (
+    "A/A 2v8, 3 gates",
+    "A/A 4v16, 3 gates",
+    "A/A 1v3, 3 gates",
+    "A/A 2v8, load 3:1 and trend +50 %",
+    "A/A 4v8, ramp 1 to 4 pods, trend +50 %",
+    "A/A 2v8, one pod in ten 20 % slow",
+    "A/A 1,000 sticky heavy-tailed users at 10 %, by bucket",
+    "A/A adapter at 5 % against the rest, prefix cache on",
+    "A/A second alias of one adapter at 5 %, prefix cache on",
+    "+10 % TTFT 2v8, 3 gates",
+    "+10 % TTFT 4v16, 3 gates",
+    "+20 % TTFT 1v3, 3 gates",
+)
 
 
 def rejections(setting: Setting, runs: int) -> dict[str, float]:
@@ -341,7 +407,8 @@ def rejections(setting: Setting, runs: int) -> dict[str, float]:
 
     ``mean`` and ``tail`` are this project's single tests at .05; ``Mann-Whitney`` is one-sided at
     .05 on all requests (as bucket ranks); ``p99 ratio`` fails when more than 2 of 12 looks at the
-    last five minutes read a ratio above 1.10 from the buckets.
+    last five minutes read a ratio above 1.10 from the buckets; ``Kayenta`` is its judge on the
+    arms' means by minute.
     """
     rng = np.random.default_rng(zlib.crc32(setting.name.encode()))
     counts = dict.fromkeys(JUDGES, 0)
@@ -357,36 +424,23 @@ def rejections(setting: Setting, runs: int) -> dict[str, float]:
             counts[name] += comparison is not None and comparison.harm_p(0.0) <= 0.05
         counts["Mann-Whitney"] += mann_whitney_p(data, histogram) <= 0.05
         counts["p99 ratio"] += ratio_gate_fails(data, histogram)
+        counts["Kayenta"] += kayenta_fails(data, histogram)
     return {name: count / runs for name, count in counts.items()}
 
 
-def mann_whitney_p(data: Observations, histogram: Histogram) -> float:
-    """One-sided normal-approximation p on all requests, tied within buckets."""
-    x = histogram.buckets[data.canary].sum(axis=(0, 1)).astype(float)
-    y = histogram.buckets[~data.canary].sum(axis=(0, 1)).astype(float)
-    n, m, both = x.sum(), y.sum(), x + y
-    below = np.cumsum(y) - y
-    u = float(x @ (below + 0.5 * y))
-    ties = float((both**3 - both).sum()) / ((n + m) * (n + m - 1))
-    variance = n * m / 12.0 * ((n + m + 1) - ties)
-    return float(ndtr(-(u - n * m / 2.0) / np.sqrt(variance)))
+def side_by_side(scenario: Scenario, runs: int) -> dict[str, float]:
+    """Share of the runs that this analysis and each of three common rules fail; the same runs.
 
-
-def ratio_gate_fails(data: Observations, histogram: Histogram) -> bool:
-    """ "p99 ratio > 1.10" over 5-minute ranges, 12 measurements, failureLimit 2."""
-
-    def p99(arm: np.ndarray, begin: int, end: int) -> float:
-        per_bucket = histogram.buckets[arm, begin:end].sum(axis=(0, 1)).astype(float)
-        below = np.cumsum(per_bucket)
-        rank = 0.99 * below[-1]
-        bucket = int(np.searchsorted(below, rank))
-        if bucket >= len(histogram.le):
-            return float(histogram.le[-1])
-        low = histogram.le[bucket - 1] if bucket else 0.0
-        inside = (rank - (below[bucket - 1] if bucket else 0.0)) / per_bucket[bucket]
-        return float(low + (histogram.le[bucket] - low) * inside)
-
-    width = data.start_s.size
-    ends = np.linspace(5, width, 12).round().astype(int)
-    above = [p99(data.canary, e - 5, e) > 1.1 * p99(~data.canary, e - 5, e) for e in ends]
-    return sum(above) > 2
+    The others see TTFT of the whole run at once, and so look once where this analysis looks five
+    times.
+    """
+    rng = np.random.default_rng(zlib.crc32(scenario.name.encode()))
+    counts = dict.fromkeys(("this analysis", *OTHERS), 0)
+    for _ in range(runs):
+        run = play(scenario.fleet, scenario.policy, scenario.plan, rng)
+        histogram = run.data.histograms["ttft"]
+        counts["this analysis"] += run.failed_at > 0
+        counts["Mann-Whitney"] += mann_whitney_p(run.data, histogram) <= 0.05
+        counts["p99 ratio"] += ratio_gate_fails(run.data, histogram)
+        counts["Kayenta"] += kayenta_fails(run.data, histogram)
+    return {name: count / runs for name, count in counts.items()}

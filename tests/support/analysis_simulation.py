@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from scipy.special import ndtr
@@ -62,6 +62,12 @@ class Metric:
 
 
 TTFT = Metric()
+# Prompt lengths in tokens, in the edges that vLLM derives from the longest context.
+PROMPT = Metric(
+    median_s=500.0,
+    sdlog=0.8,
+    edges=np.array([1.0, 10.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4]),
+)
 TPOT = Metric(median_s=0.03, sdlog=0.3, edges=ITL_EDGES)
 
 
@@ -104,6 +110,9 @@ class Fleet:
     prompts: int = 0
     answers: int = 5
     quality_loss: float = 0.0
+    prompt_ratio: float = 0.0
+    """Length of the canary's prompts to stable's; 0: lengths are not collected. Latencies grow
+    with the .8th power of the length."""
 
     def observe(self, rng: np.random.Generator) -> Observations:
         """One run of this fleet."""
@@ -122,6 +131,11 @@ class Fleet:
         slow = rng.random(pods) < self.slow_share
         slow[list(self.slow_pods)] = True
         histograms = {}
+        if self.prompt_ratio:
+            length = 0.15 * rng.standard_normal((pods, width))
+            length += np.where(canary, np.log(self.prompt_ratio), 0.0)[:, None]
+            histograms["prompt_tokens"] = drawn(rng, PROMPT, counts, length, np.ones(pods))
+            time = time + 0.8 * length
         for name, metric in self.metrics.items():
             ratio = np.where(canary, self.slowdown.get(name, 1.0), 1.0)
             level = np.log(ratio * np.where(slow, 1.2, 1.0)) + self.pod_sd * self._pods(rng, pods)
@@ -238,6 +252,8 @@ class Run:
     passed: bool
     """Some look that could say PASS did."""
     evaluations: tuple[Evaluation, ...]
+    data: Observations
+    """All that was there to see."""
 
     @property
     def last(self) -> Evaluation:
@@ -245,14 +261,29 @@ class Run:
         return self.evaluations[-1]
 
 
+class Source(Protocol):
+    """What draws runs: a fleet, or users, or adapters."""
+
+    @property
+    def windows(self) -> int:
+        """Planned windows of a run."""
+        ...
+
+    def observe(self, rng: np.random.Generator) -> Observations:
+        """One run."""
+        ...
+
+
 def play(
-    fleet: Fleet, policy: Policy, plan: Plan, rng: np.random.Generator, *, stop: bool = True
+    fleet: Source, policy: Policy, plan: Plan, rng: np.random.Generator, *, stop: bool = True
 ) -> Run:
     """Look at one simulated run as the plan says, until it fails or, unless ``stop`` is false,
     proves to be no worse.
     """
     planned = fleet.windows
-    whole = replace(fleet, windows=round(planned * plan.stretch)).observe(rng)
+    # Every source is a dataclass with that field, which a protocol cannot say.
+    longer: Source = replace(fleet, windows=round(planned * plan.stretch))  # type: ignore[type-var]
+    whole = longer.observe(rng)
     schedule = [(k / plan.looks, planned * k / plan.looks, 0.0) for k in range(1, plan.looks + 1)]
     schedule += [(1.0, planned * (1.0 + 0.1 * j), 0.0) for j in range(1, plan.resumes + 1)]
     if plan.retry:
@@ -272,7 +303,7 @@ def play(
         if _failed(found) or (passed and stop):
             break
     failed_at = len(seen) if _failed(seen[-1]) else 0
-    return Run(failed_at=failed_at, passed=passed, evaluations=tuple(seen))
+    return Run(failed_at=failed_at, passed=passed, evaluations=tuple(seen), data=whole)
 
 
 def _failed(evaluation: Evaluation) -> bool:

@@ -111,9 +111,21 @@ def test_much_longer_prompts_block() -> None:
     assert mix is None
 
 
-def test_equal_prompts_are_no_finding() -> None:
+def test_equal_prompts_are_no_finding_and_change_little() -> None:
     plain = observed()
-    assert check_mix(with_prompts(plain, lengths(plain, 1.0)), units_of(plain)) == ([], None)
+    data = with_prompts(plain, lengths(plain, 1.0))
+    findings, mix = check_mix(data, units_of(plain))
+    assert findings == []
+    assert mix is not None
+    assert not mix.shown
+    ttft, strata = data.histograms["ttft"], np.zeros(len(data.pods))
+    effects = mean_effects(ttft, data.usable, data.canary, strata)
+    corrected = adjusted(effects, mix, ttft, data)
+    assert corrected is not None
+    before, after = compare_pods(effects), compare_pods(corrected[0], added_variance=corrected[1])
+    assert before is not None
+    assert after is not None
+    assert after.estimate == pytest.approx(before.estimate, abs=0.03)
 
 
 def test_longer_answers_and_a_colder_cache_are_worth_a_word() -> None:
