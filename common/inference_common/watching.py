@@ -167,6 +167,9 @@ class WatchCache:
 
         Raises TimeoutError when there was none in time.
         """
+        known = predicate(self)
+        if known:
+            return known
         event = asyncio.Event()
         self._changed.add(event)
         try:

@@ -110,9 +110,10 @@ class Keeper:
         """Whether something is still to be done or waited for."""
         return self._steering.is_waiting or not self._settled
 
-    def waits_for(self, marks: AbstractSet[Hashable]) -> bool:
-        """Whether something is still to be done, and what bears these marks matters for it."""
-        return self.is_active and self._steering.concerns(marks)
+    def look_at(self, marks: AbstractSet[Hashable]) -> None:
+        """What bears these marks has changed: look again, if it matters and something is due."""
+        if self._steering.concerns(marks) and self.is_active:
+            self.wake()
 
     def wake(self) -> None:
         """Something changed: look again."""

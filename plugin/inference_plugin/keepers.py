@@ -81,6 +81,9 @@ class Keepers:
         task.add_done_callback(self._ends.discard)
 
     def _on_change(self, resource: Resource, kind: str, obj: Object) -> None:
+        marks = marks_of(resource, obj)
+        for each in self._keepers.values():
+            each.look_at(marks)
         if resource == ROLLOUT:
             self._on_rollout(kind, obj)
             return
@@ -88,10 +91,6 @@ class Keepers:
             namespace, _, short = name.partition("/")
             keeper = self._keepers.get(RolloutKey(namespace=namespace, name=short))
             if keeper is not None and not keeper.is_active:
-                keeper.wake()
-        marks = marks_of(resource, obj)
-        for keeper in self._keepers.values():
-            if keeper.waits_for(marks):
                 keeper.wake()
 
     def _on_rollout(self, kind: str, rollout: Object) -> None:

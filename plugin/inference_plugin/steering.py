@@ -53,6 +53,7 @@ class Steering:
         self._changed = asyncio.Event()
         self._waiting = 0
         self._marks: AbstractSet[Hashable] | None = None
+        self._done: tuple[Command, Decision] | None = None
 
     @property
     def command(self) -> Command | None:
@@ -74,8 +75,14 @@ class Steering:
         return self._changed
 
     def concerns(self, marks: AbstractSet[Hashable]) -> bool:
-        """Whether the last plan looked at what bears one of these marks, or there was none."""
-        return self._marks is None or not self._marks.isdisjoint(marks)
+        """Whether the last plan looked at what bears one of these marks, or there was none.
+
+        If so, its outcome counts no more.
+        """
+        if self._marks is not None and self._marks.isdisjoint(marks):
+            return False
+        self._done = None
+        return True
 
     def wake(self) -> None:
         """Something changed: look again."""
@@ -88,6 +95,18 @@ class Steering:
         None when another command took this one's place, or the Rollout overtook it: what waited
         for a lock or for the gateway must not undo what was wished since.
         """
+        if self._done is not None and self._done[0] == self.eased(command):
+            # Nothing that this plan looked at has changed since, and it left nothing to wait for.
+            decision = None if self._is_off(command) else self._done[1]
+            wrote = False
+        else:
+            decision, wrote = await self._carry_out(command)
+        if avoided and decision is not None and not wrote:
+            self._tools.metrics.writes_avoided.inc()
+        return decision
+
+    async def _carry_out(self, command: Command) -> tuple[Decision | None, bool]:
+        """As ``steer``, and whether anything was written."""
         cluster = self._tools.cluster
         config = parse_config(command.spec.config)
         await self.learn(command.spec)
@@ -97,18 +116,10 @@ class Steering:
         wrote = False
         async with self._tools.locks.hold(objects):
             for _ in range(_PASSES):
-                if self._command is not command or self.is_overtaken(command):
-                    return None
-                seen = Footprint(cluster)
-                # A set that grows with the plan: an error leaves what was looked at until then.
-                self._marks = seen.marks
+                if self._is_off(command):
+                    return None, wrote
                 try:
-                    decision = plan(
-                        self.eased(command),
-                        seen,
-                        now=time.time(),
-                        permissions=self._tools.permissions,
-                    )
+                    decision = self._plan(self.eased(command))
                 except UnknownRevisionError as error:
                     if error.pod_template_hash in asked:
                         raise
@@ -116,15 +127,27 @@ class Steering:
                     await cluster.refresh_revision(error.namespace, error.pod_template_hash)
                     continue
                 if not decision.writes:
-                    if avoided and not wrote:
-                        self._tools.metrics.writes_avoided.inc()
-                    return decision
+                    return decision, wrote
                 wrote = await writes.carry_out(decision) or wrote
         raise ConflictError(
             f"{', '.join(write.summary for write in decision.writes)}: the object changed under "
             f"each of {_PASSES} attempts to write it. It is tried again with the next call; look "
             "for another controller that writes it."
         )
+
+    def _plan(self, wish: Command) -> Decision:
+        """Plan, and keep what was looked at; of an outcome without anything left also that."""
+        seen = Footprint(self._tools.cluster)
+        # A set that grows with the plan: an error leaves what was looked at until then.
+        self._marks, self._done = seen.marks, None
+        decision = plan(wish, seen, now=time.time(), permissions=self._tools.permissions)
+        if decision.done and not decision.notes:
+            self._done = (wish, decision)
+        return decision
+
+    def _is_off(self, command: Command) -> bool:
+        """Whether another command took this one's place, or the Rollout overtook it."""
+        return self._command is not command or self.is_overtaken(command)
 
     async def wait(
         self,

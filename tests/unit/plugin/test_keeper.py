@@ -18,12 +18,14 @@ from prometheus_client import CollectorRegistry
 from inference_common.errors import KubeError
 from inference_common.kube import HTTPROUTE, INFERENCEPOOL, POD, REPLICASET, ROLLOUT, SERVICE
 from inference_common.names import COMMANDED_ANNOTATION, HASH_LABEL
+from inference_plugin import steering
 from inference_plugin.carriers import Permissions
 from inference_plugin.errors import ConfigError, ConflictError, HoldingError, StaleError
 from inference_plugin.events import Recorder
 from inference_plugin.keepers import Keepers
 from inference_plugin.locks import ObjectLocks, WaitSlots
-from inference_plugin.rollouts import RolloutKey, RolloutSpec
+from inference_plugin.planning import plan
+from inference_plugin.rollouts import Command, RolloutKey, RolloutSpec
 from inference_plugin.shares import Hashes, Weighting
 from inference_plugin.telemetry import Metrics
 from inference_plugin.tools import Tools
@@ -43,6 +45,9 @@ from support.memory_cluster import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from inference_plugin.decisions import Decision
+    from inference_plugin.view import View
 
 POOLS: Any = {"httpRoute": "chat", "inferencePools": ["a", "b"]}
 SERVICES: Any = {"httpRoute": "chat"}
@@ -716,3 +721,35 @@ async def settle(world: World, stable: str, canary: str, weight: int) -> None:
             await world.calls(stable, canary, weight)
         world.cluster.accept("chat")
         world.cluster.pass_time(3)
+
+
+async def test_what_is_done_is_planned_anew_only_after_a_change_of_what_was_looked_at(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deploy(world)
+    await start_canary(world, "h1", "h2", 10)
+    await world.calm()
+    assert await world.calls("h1", "h2", 10)
+    plans: list[int] = []
+
+    def counted(command: Command, view: View, *, now: float, permissions: Permissions) -> Decision:
+        plans.append(command.weighting.desired)
+        return plan(command, view, now=now, permissions=permissions)
+
+    monkeypatch.setattr(steering, "plan", counted)
+    avoided = world.count("writes_avoided_total")
+    for _ in range(3):
+        assert await world.calls("h1", "h2", 10)
+    assert plans == []
+    assert world.count("writes_avoided_total") == avoided + 3
+    # A pod of somebody else is nothing that the plan has looked at; one of the canary's is.
+    world.cluster.put(POD, make_pod("stranger", {"app": "other"}))
+    assert await world.calls("h1", "h2", 10)
+    assert plans == []
+    world.pods("h2", ready=0)
+    assert await world.calls("h1", "h2", 10)
+    assert plans == [10]
+    # Another weight is another wish.
+    world.pods("h2")
+    await world.set_weight(50)
+    assert world.weights() == {"a": 50, "b": 50}
