@@ -37,6 +37,8 @@ KEY_FIELDS: Final = ("prompt_cache_key", "safety_identifier", "user")
 
 _RANGE: Final = 1 << 64
 _REDRAW_S: Final = 300.0
+_PARITY: Final = 1.4
+"""Most that a pod may be loaded relative to a pod of another arm to be compared with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,12 +101,12 @@ class Divider:
             if version != shares.stable and shares.weights.get(version, 0)
             for endpoint in found
         }
-        control = control_endpoints(stable, len(canaries) if canary_share else 0, now_s)
         matched = min(canary_share, 1 - canary_share)
+        control = _control(stable, len(canaries), matched, now_s)
         if wanted == shares.stable and control and point >= 1 - matched:
             sample, chosen = Sample.CONTROL, control
         else:
-            rest = [endpoint for endpoint in stable if endpoint not in control]
+            rest = [endpoint for endpoint in stable if endpoint not in control] or stable
             has_room = any(not is_full(endpoint) for endpoint in rest)
             sample, chosen = Sample.BACKGROUND, rest if has_room else stable
         return Division(
@@ -125,10 +127,26 @@ class Divider:
         return point, str(int.from_bytes(found[8:]) % BUCKETS)
 
 
+def _control(
+    stable: Sequence[Endpoint], pods: int, matched: float, now_s: float
+) -> Sequence[Endpoint]:
+    """What serves the control arm; none where there is no canary.
+
+    Pods of its own only while that leaves the others comparably loaded: a canary with little
+    traffic on many pods must not crowd the rest of stable together.
+    """
+    total = len({endpoint.pod or endpoint.address for endpoint in stable})
+    if not matched or not pods:
+        return ()
+    if total <= pods or (1 - 2 * matched) / (total - pods) > _PARITY * matched / pods:
+        return stable
+    return control_endpoints(stable, pods, now_s)
+
+
 def control_endpoints(stable: Sequence[Endpoint], pods: int, now_s: float) -> list[Endpoint]:
     """The stable endpoints of so many pods, drawn anew every five minutes; none for 0 pods.
 
-    Every picker draws the same ones. Where stable has no more pods than that, all of them.
+    Every picker draws the same ones.
     """
     period = int(now_s // _REDRAW_S)
 

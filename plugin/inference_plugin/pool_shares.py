@@ -55,13 +55,14 @@ def plan_pool_shares(
     entry = commanded.read(pool, context.rollout)
     current = entry if entry and entry.uid == context.uid else None
     drift = drift_of(pool, current) if current else ""
-    if current is not None and current.asks_for(
+    asked_again = current is not None and current.asks_for(
         context.hashes.stable,
         context.hashes.canary,
         context.desired,
         target.maximum,
         context.beside,
-    ):
+    )
+    if current is not None and asked_again:
         if current.adopted and not drift:
             return ObjectPlan(patch=None, entry=entry, waits=())
         patch = adopt(resource, pool, current) if drift and context.adopt_drift else None
@@ -73,7 +74,7 @@ def plan_pool_shares(
     waits = [wait for wait in gates.values() if wait]
     blocked = {name for name, wait in gates.items() if wait}
     split = weighted.resplit(entries, replace(wanted, blocked=blocked))
-    if drift and context.report_drift and current and current.items == frozenset(split.managed):
+    if drift and context.report_drift and asked_again:
         message = f"{title_of(pool)}: its shares differ from what was commanded ({drift}); drift "
         waits.append(Wait(reason=WaitReason.DRIFT, message=f"{message}is only reported."))
         return ObjectPlan(patch=None, entry=entry, waits=tuple(waits), drifted=True)

@@ -123,11 +123,20 @@ def test_another_release_goes_to_other_users_first() -> None:
 
 def test_control_requests_have_pods_of_their_own_as_many_as_the_canary_has() -> None:
     divider = Divider()
-    found = [divide(divider, 10, pods(6, 2)) for _ in range(500)]
+    found = [divide(divider, 25, pods(6, 2)) for _ in range(500)]
     control = {each.pod for one in found if one.sample is Sample.CONTROL for each in one.endpoints}
     rest = {each.pod for one in found if one.sample is Sample.BACKGROUND for each in one.endpoints}
     assert (len(control), len(rest)) == (2, 4)
     assert not control & rest
+
+
+def test_a_small_canary_on_many_pods_does_not_crowd_the_rest_of_stable_together() -> None:
+    """10 % on one pod of three: with a control pod of its own 80 % would be left for one."""
+    divider = Divider()
+    found = [divide(divider, 10, pods(2, 1)) for _ in range(200)]
+    stable = [each for each in found if each.version == "h1"]
+    assert {len(each.endpoints) for each in stable} == {2}
+    assert {each.sample for each in stable} == {Sample.CONTROL, Sample.BACKGROUND}
 
 
 def test_background_requests_use_the_control_pods_before_they_overrun_the_others() -> None:
@@ -135,7 +144,7 @@ def test_background_requests_use_the_control_pods_before_they_overrun_the_others
     [control] = control_endpoints(endpoints[:4], 1, NOW_S)
     full = frozenset(each.pod for each in endpoints[:4] if each != control)
     divider = Divider()
-    found = [divide(divider, 10, endpoints, full=full) for _ in range(50)]
+    found = [divide(divider, 20, endpoints, full=full) for _ in range(50)]
     background = [each for each in found if each.sample is Sample.BACKGROUND]
     assert all(control in each.endpoints for each in background)
 

@@ -240,6 +240,8 @@ async def test_drift_is_only_reported_or_taken_over_as_configured() -> None:
     reported = plan(cluster, 10, report=True)
     assert reported.patch is None
     assert [wait.reason for wait in reported.waits] == [WaitReason.DRIFT]
+    # Another command is carried out all the same.
+    assert plan(cluster, 50, report=True).patch is not None
     taken = plan(cluster, 10, adopted=True)
     assert taken.patch is not None
     await cluster.write(taken.patch)
