@@ -1,0 +1,234 @@
+"""Who looks after drift among several servers, and what a killed one leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference_common.errors import KubeError, KubeUnreachable
+from inference_common.kube import HTTPROUTE, LEASE
+from inference_plugin.commanded import Commanded
+from inference_plugin.leadership import Leadership, LeaseTerms
+from inference_plugin.recovery import interrupted
+from inference_plugin.rollouts import Command, RolloutKey, RolloutSpec
+from inference_plugin.shares import Hashes, Weighting
+from inference_plugin.supersession import Supersession
+
+Object = dict[str, Any]
+TERMS = LeaseTerms()
+
+
+class LeaseServer:
+    """One Lease with optimistic locking, as the API server keeps it."""
+
+    def __init__(self) -> None:
+        self.lease: Object | None = None
+        self.away = False
+
+    async def get(self, resource: Any, name: str, namespace: str) -> Object:
+        del name, namespace
+        assert resource == LEASE
+        self._reachable()
+        if self.lease is None:
+            raise KubeError(404, "NotFound", "no lease")
+        return copy.deepcopy(self.lease)
+
+    async def create(self, resource: Any, body: Object, namespace: str) -> Object:
+        del resource, namespace
+        self._reachable()
+        if self.lease is not None:
+            raise KubeError(409, "AlreadyExists", "there is one")
+        return self._store(body, 0)
+
+    async def replace(self, resource: Any, name: str, body: Object, namespace: str) -> Object:
+        del resource, name, namespace
+        self._reachable()
+        assert self.lease is not None
+        version = self.lease["metadata"]["resourceVersion"]
+        if body["metadata"]["resourceVersion"] != version:
+            raise KubeError(409, "Conflict", "modified")
+        return self._store(body, int(version))
+
+    def _reachable(self) -> None:
+        if self.away:
+            raise KubeUnreachable("away")
+
+    def _store(self, body: Object, version: int) -> Object:
+        metadata = body["metadata"] | {"resourceVersion": str(version + 1)}
+        self.lease = copy.deepcopy(body) | {"metadata": metadata}
+        return copy.deepcopy(self.lease)
+
+    @property
+    def holder(self) -> str:
+        assert self.lease is not None
+        found: str = self.lease["spec"]["holderIdentity"]
+        return found
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def contender(server: LeaseServer, clock: Clock, name: str, told: list[bool]) -> Leadership:
+    return Leadership(
+        cast("Any", server), "ns", "lease", identity=name, on_change=told.append, clock=clock
+    )
+
+
+async def attempt(one: Leadership) -> None:
+    with contextlib.suppress(KubeError):
+        await one.step()
+    one._tell()
+
+
+async def test_the_first_one_leads_and_the_second_waits_for_its_silence() -> None:
+    server, clock, told = LeaseServer(), Clock(), list[bool]()
+    one, two = contender(server, clock, "one", told), contender(server, clock, "two", [])
+    await attempt(one)
+    await attempt(two)
+    assert (one.leads, two.leads, told) == (True, False, [True])
+    assert one.lease == "ns/lease"
+    # The first falls silent: it stops to trust itself before the second takes over.
+    clock.now = TERMS.deadline_s
+    await attempt(two)
+    assert (one.leads, two.leads) == (False, False)
+    clock.now = TERMS.duration_s
+    await attempt(two)
+    assert (two.leads, server.holder) == (True, "two")
+    assert server.lease is not None
+    assert server.lease["spec"]["leaseTransitions"] == 1
+    # Back again, it finds that it was replaced.
+    await attempt(one)
+    assert (one.leads, told) == (False, [True, False])
+
+
+async def test_silence_is_measured_from_when_the_lease_was_last_seen_to_change() -> None:
+    """A renewTime of a clock that is an hour ahead or behind decides nothing."""
+    server, clock = LeaseServer(), Clock()
+    long_ago = datetime(2000, 1, 1, tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    spec = {"holderIdentity": "other", "leaseDurationSeconds": 15, "renewTime": long_ago}
+    server._store({"metadata": {"name": "lease"}, "spec": spec}, 0)
+    one = contender(server, clock, "one", [])
+    await attempt(one)
+    assert not one.leads
+    clock.now = 14.0
+    assert server.lease is not None
+    server._store(server.lease, 1)
+    await attempt(one)
+    clock.now = 28.0
+    await attempt(one)
+    assert not one.leads
+    clock.now = 29.0
+    await attempt(one)
+    assert one.leads
+
+
+async def test_a_released_lease_is_taken_at_once() -> None:
+    server, clock = LeaseServer(), Clock()
+    one, two = contender(server, clock, "one", []), contender(server, clock, "two", [])
+    await attempt(one)
+    await one.release()
+    assert (one.leads, server.holder) == (False, "")
+    await attempt(two)
+    assert two.leads
+    # A release of what is no longer ours does nothing.
+    await one.release()
+    assert server.holder == "two"
+
+
+async def test_a_holder_without_the_api_server_stops_in_time() -> None:
+    server, clock, told = LeaseServer(), Clock(), list[bool]()
+    one = contender(server, clock, "one", told)
+    await attempt(one)
+    server.away = True
+    for clock.now in (2.0, 4.0, 9.9):
+        await attempt(one)
+        assert one.leads
+    clock.now = 10.0
+    await attempt(one)
+    assert (one.leads, told) == (False, [True, False])
+    server.away = False
+    await attempt(one)
+    assert one.leads
+
+
+@given(st.lists(st.tuples(st.sampled_from(["one", "two", "away"]), st.floats(0, 8)), max_size=60))
+async def test_never_do_two_lead_at_once(moves: list[tuple[str, float]]) -> None:
+    server, clock = LeaseServer(), Clock()
+    contenders = {name: contender(server, clock, name, []) for name in ("one", "two")}
+    for name, passed in moves:
+        clock.now += passed
+        if name == "away":
+            server.away = not server.away
+        else:
+            await attempt(contenders[name])
+        assert sum(each.leads for each in contenders.values()) <= 1
+
+
+SPEC = RolloutSpec(key=RolloutKey(namespace="llm", name="chat"), uid="u", config=b"{}")
+HASHES = Hashes(stable="h1", canary="h2")
+
+
+def entry(desired: int, since: float, **changes: Any) -> Commanded:
+    base: Object = {
+        "rollout": "llm/chat",
+        "uid": "u",
+        "stable": "h1",
+        "canary": "h2",
+        "desired": desired,
+        "maximum": 100,
+        "placed": (),
+        "since": since,
+    }
+    return Commanded(**(base | changes))
+
+
+@pytest.mark.parametrize(
+    ("entries", "desired"),
+    [
+        pytest.param([], None, id="nothing commanded"),
+        pytest.param([entry(10, 1.0), entry(10, 2.0)], None, id="all the same"),
+        pytest.param([entry(50, 2.0), entry(10, 1.0)], 50, id="the second was left"),
+        pytest.param([entry(0, 3.0), entry(50, 2.0)], 0, id="on the way back"),
+        pytest.param([entry(50, 2.0, canary="h3"), entry(10, 1.0)], None, id="other revisions"),
+        pytest.param([entry(50, 2.0, maximum=200), entry(10, 1.0)], None, id="another maximum"),
+        pytest.param([entry(50, 2.0, beside="x"), entry(10, 1.0)], None, id="an Experiment"),
+    ],
+)
+def test_the_newest_of_differing_commands_was_being_carried_out(
+    entries: list[Commanded], desired: int | None
+) -> None:
+    found = interrupted(SPEC, HASHES, entries)
+    assert (found.weighting.desired if found else None) == desired
+
+
+def wish(desired: int) -> Command:
+    return Command(spec=SPEC, hashes=HASHES, weighting=Weighting(desired=desired))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "over"),
+    [
+        pytest.param(entry(10, 1.0), entry(10, 1.0), False, id="not yet written"),
+        pytest.param(entry(10, 1.0), entry(50, 2.0), False, id="written by us"),
+        pytest.param(entry(10, 1.0), entry(20, 2.0), True, id="written by another server"),
+        pytest.param(entry(50, 1.0), entry(50, 1.0), False, id="already there"),
+    ],
+)
+def test_a_command_is_over_once_another_server_was_given_a_later_one(
+    before: Commanded, after: Commanded, *, over: bool
+) -> None:
+    where = (HTTPROUTE, "llm", "chat")
+    found = Supersession()
+    found.take([(where, before)])
+    assert found.over([(where, after)], wish(50)) is over
