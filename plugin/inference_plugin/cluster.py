@@ -78,6 +78,9 @@ _DISCOVER_EVERY_S: Final = 30.0
 _ENDPOINTS_FRESH_S: Final = 5.0
 _WATCH_LAG_S: Final = 0.3
 _LIST_S: Final = 3.0
+_BUSY: Final = 429
+_BUSY_S: Final = 1.0
+"""Kubernetes' own Retry-After, for all Rollouts together (k8s.io/apiserver pkg/server/filters)."""
 _BUILT_IN: Final = frozenset({"", "apps"})
 
 
@@ -103,6 +106,7 @@ class Cluster:
         self._carried: dict[str, dict[tuple[Resource, str, str], None]] = {}
         self._endpoints: dict[tuple[str, str], tuple[int, float]] = {}
         self._acknowledgements = Acknowledgements(self._acknowledged, clock)
+        self._busy_until = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
         for resource, cache in self._caches.items():
             cache.subscribe(self._relay(resource))
@@ -288,11 +292,22 @@ class Cluster:
         for replica_set in found.get("items") or []:
             self._caches[REPLICASET].put(replica_set)
 
-    async def write(self, write: Write, *, dry_run: bool = False) -> None:
-        """Carry out a planned write and take in its answer. Raises KubeError.
+    async def write(self, write: Write, *, dry_run: bool = False) -> Object:
+        """Carry out a planned write and take in its answer, which is returned. Raises KubeError.
 
-        A dry run asks the API server, admission included, whether it would take the write.
+        A dry run asks the API server, admission included, whether it would take the write, and
+        answers what the object would be.
         """
+        if self._clock() < self._busy_until:
+            raise KubeError(_BUSY, "TooManyRequests", "nothing is sent for a second after a 429")
+        try:
+            return await self._send(write, dry_run=dry_run)
+        except KubeError as error:
+            if error.status == _BUSY:
+                self._busy_until = self._clock() + _BUSY_S
+            raise
+
+    async def _send(self, write: Write, *, dry_run: bool) -> Object:
         # In the version that is served, which the cache was made for.
         served = self._caches[write.resource].resource
         if isinstance(write, PoolAim):
@@ -313,9 +328,9 @@ class Cluster:
                 write.namespace,
                 dry_run=dry_run,
             )
-        if dry_run:
-            return
-        self._caches[write.resource].put(answer)
+        if not dry_run:
+            self._caches[write.resource].put(answer)
+        return answer
 
     async def _discover(self) -> None:
         missing = list(WATCHED)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from inference_plugin.commanded import Commanded
     from inference_plugin.managed_routes import ManagedRoute
-    from inference_plugin.targets import Context
 
 Object = dict[str, Any]
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -151,6 +150,22 @@ def same(live: Object, wanted: Object) -> bool:
     return live.keys() == wanted.keys() and _covers(live, wanted)
 
 
+def not_kept(wanted: Sequence[Object], route: Object) -> str:
+    """What the API server would drop of these rules, by its answer to a dry run; empty if nothing.
+
+    It drops without a word the fields that its schema lacks: names of rules and shares of mirrors
+    are missing in older versions of the Gateway API.
+    """
+    if stand(route, wanted, {rule["name"] for rule in wanted}):
+        return ""
+    names = ", ".join(rule["name"] for rule in wanted)
+    return (
+        f"{title_of(route)}: the API server would not keep rule {names} as it has to be: its "
+        "CustomResourceDefinition lacks spec.rules[].name, or the share of a mirror. Install one "
+        "of a later Gateway API (v1.6 has both in its standard channel); nothing was written."
+    )
+
+
 def recorded(made: Sequence[tuple[str, Object]]) -> tuple[Made, ...]:
     """Made rules for the annotation."""
     return tuple(Made(managed=name, text=commanded.canonical(rule)) for name, rule in made)
@@ -180,30 +195,31 @@ def foreign_rules(route: Object, names: Collection[str], entry: Commanded | None
     ]
 
 
-def refuse(
-    route: Object, wanted: Sequence[Object], entry: Commanded | None, context: Context
-) -> None:
-    """Raise ConfigError where a name is taken, or the route would be too large."""
-    ours = {made.name for made in entry.made} if entry else set()
-    names = [rule["name"] for rule in wanted]
+def refuse(route: Object, wanted: Sequence[Object], entry: Commanded | None, rollout: str) -> None:
+    """Raise ConfigError where the Rollout of that name can't have just these rules made."""
+    names = [str(rule["name"]) for rule in wanted]
     if len(set(names)) != len(names):
         raise ConfigError(
             f"{title_of(route)}: the managed routes need two rules of one name ("
             f"{', '.join(names)}). Choose names in managedRoutes of which none is another one "
             "with a number."
         )
-    taken = [
-        str(rule["name"])
-        for rule in rules_of(route)
-        if rule.get("name") in names and rule["name"] not in ours
-    ]
+    refuse_taken(route, names, entry, rollout)
+    ours = {made.name for made in entry.made} if entry else set()
+    _refuse_large(route, [*wanted, *(r for r in rules_of(route) if r.get("name") not in ours)])
+
+
+def refuse_taken(
+    route: Object, names: Collection[str], entry: Commanded | None, rollout: str
+) -> None:
+    """Raise ConfigError where a rule that was not made for this Rollout has one of the names."""
+    taken = foreign_rules(route, names, entry)
     if not taken:
-        rules = [rule for rule in rules_of(route) if rule.get("name") not in ours]
-        return _refuse_large(route, [*wanted, *rules])
+        return
     owners = [
         name
-        for name, entry in commanded.read_all(route).items()
-        if name != context.rollout and set(taken) & {item.name for item in entry.made}
+        for name, other in commanded.read_all(route).items()
+        if name != rollout and set(taken) & {made.name for made in other.made}
     ]
     whose = f"made for Rollout {owners[0]}" if owners else "not made by this plugin"
     raise ConfigError(

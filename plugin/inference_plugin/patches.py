@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from inference_common.names import COMMANDED_ANNOTATION
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from inference_common.kube import Resource
 
 Object = dict[str, Any]
@@ -21,13 +23,18 @@ _ABSENT: Final = object()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectPatch:
-    """A JSON Patch of one object. ``summary`` says what it changes, for Event and log."""
+    """A JSON Patch of one object. ``summary`` says what it changes, for Event and log.
+
+    ``check``, where given, is asked about the object as a dry run would leave it, and answers why
+    the patch must not be made after all; empty for nothing.
+    """
 
     resource: Resource
     namespace: str
     name: str
     operations: tuple[Operation, ...]
     summary: str
+    check: Callable[[Object], str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

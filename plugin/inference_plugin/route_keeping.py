@@ -20,7 +20,7 @@ from inference_plugin.carriers import managed_objects
 from inference_plugin.config import parse_config
 from inference_plugin.contexts import wished_of
 from inference_plugin.errors import ConfigError, ConflictError
-from inference_plugin.made_rules import arranged, foreign_rules, sent_to
+from inference_plugin.made_rules import arranged, foreign_rules, refuse_taken, sent_to
 from inference_plugin.managed_routes import names_of
 from inference_plugin.patches import ObjectPatch, guarded
 from inference_plugin.rollouts import belongs_on_stable, spec_of
@@ -64,8 +64,11 @@ class RouteKeeping:
         # The caller's copy only says which Rollout it means.
         own = spec_of(rollout) if rollout else None
         hashes = self._revisions.of(rollout) if rollout else None
-        if own is not None and hashes is not None:
-            wished_of(own, hashes, parse_config(own.config), self._tools.cluster)
+        if own is None or hashes is None:
+            return
+        wished = wished_of(own, hashes, parse_config(own.config), self._tools.cluster)
+        for _, route, entry in self._entries(own):
+            refuse_taken(route, [managed.name for managed in wished], entry, str(self._key))
 
     async def remove(self, spec: RolloutSpec, version: str) -> None:
         """Take away every rule that was made, unless the Rollout's steps want it as it stands.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,15 @@ from inference_plugin.apportion import LIMIT
 from inference_plugin.backends import Backend, backend_of, new_ref
 from inference_plugin.commanded import Commanded
 from inference_plugin.errors import ConfigError
-from inference_plugin.made_rules import Source, arranged, make, recorded, refuse, sent_to
+from inference_plugin.made_rules import (
+    Source,
+    arranged,
+    make,
+    not_kept,
+    recorded,
+    refuse,
+    sent_to,
+)
 from inference_plugin.patches import ObjectPatch, guarded
 from inference_plugin.route_drift import adopt, changes, differs, drift_of
 from inference_plugin.routes import (
@@ -106,6 +115,9 @@ def plan_route(
         name=route["metadata"]["name"],
         operations=guarded(route, operations, commanded.annotation_value(route, new)),
         summary=f"{title_of(route)}: " + (_summary(changed, ours, wanted) or "taken over as it is"),
+        check=None
+        if all(rule["name"] in ours for rule in wanted)
+        else functools.partial(not_kept, wanted),
     )
     notes = tuple(
         f"{title_of(route)} rule {plan.place}: no weights up to {LIMIT} hold the split "
@@ -145,7 +157,7 @@ def _made(
         for plan in plans
     ]
     made = make(route, sources, context.wished)
-    refuse(route, [rule for _, rule in made], entry, context)
+    refuse(route, [rule for _, rule in made], entry, context.rollout)
     live = {item.name for item in entry.made} if entry else set()
     if any(rule["name"] not in live for _, rule in made):
         if canary not in gates:

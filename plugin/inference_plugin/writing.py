@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from inference_common.errors import KubeError
+from inference_plugin.errors import ConfigError
 from inference_plugin.patches import ObjectPatch, inverse
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ class Writer:
 
         A 409 is a conflict. A 422 is one if the object is not what the patch was made for, else
         the API server refuses the change itself, which trying again does not help.
-        Raises KubeError.
+        Raises KubeError, and ConfigError where a dry run shows what must not be written.
         """
         plural = write.resource.plural
         outcome = "dry_run" if dry_run else "ok"
         try:
-            await self._cluster.write(write, dry_run=dry_run)
+            answer = await self._cluster.write(write, dry_run=dry_run)
         except KubeError as error:
             if not error.conflict and not error.invalid:
                 self._metrics.writes.labels(plural, "error").inc()
@@ -54,6 +55,10 @@ class Writer:
             self._metrics.writes.labels(plural, "conflict").inc()
             return False
         self._metrics.writes.labels(plural, outcome).inc()
+        check = write.check if dry_run and isinstance(write, ObjectPatch) else None
+        fault = check(answer) if check else ""
+        if fault:
+            raise ConfigError(fault)
         return True
 
 
@@ -82,12 +87,14 @@ class Together:
     async def carry_out(self, decision: Decision) -> bool:
         """Write in order, up to the first conflict; whether anything was written.
 
-        Several objects are asked for in a dry run first. Raises KubeError, after what was written
-        has been taken back, unless somebody else has changed it meanwhile.
+        Several objects, and rules to be made, are asked for in a dry run first. Raises KubeError
+        and ConfigError, after what was written has been taken back, unless somebody else has
+        changed it meanwhile.
         """
         wrote = False
         try:
-            if len(decision.writes) > 1:
+            checked = any(isinstance(one, ObjectPatch) and one.check for one in decision.writes)
+            if len(decision.writes) > 1 or checked:
                 for write in decision.writes:
                     if not await self._writer.attempt(write, dry_run=True):
                         return False
@@ -99,7 +106,7 @@ class Together:
                 self._told(write, decision)
                 if isinstance(write, ObjectPatch) and before is not None:
                     self._done.append((write, before))
-        except KubeError as error:
+        except (KubeError, ConfigError) as error:
             await self._take_back(str(error))
             raise
         return wrote

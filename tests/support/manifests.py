@@ -265,12 +265,16 @@ def rollout(
     *,
     replicas: int = 1,
     canary_steps: list[Object] | None = None,
+    routing: Object | None = None,
     **canary: Any,
 ) -> Object:
-    """A Rollout whose traffic the plugin routes; extra keywords go into the canary strategy."""
+    """A Rollout whose traffic the plugin routes; extra keywords go into the canary strategy.
+
+    ``routing`` goes into its trafficRouting.
+    """
     strategy: Object = {
         "steps": steps(10, 50) if canary_steps is None else canary_steps,
-        "trafficRouting": {"plugins": {PLUGIN_NAME: config}},
+        "trafficRouting": {"plugins": {PLUGIN_NAME: config}} | (routing or {}),
         # The defaults of 30 s would keep each scenario waiting for old pods.
         "scaleDownDelaySeconds": 5,
         "abortScaleDownDelaySeconds": 5,

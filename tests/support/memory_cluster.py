@@ -49,6 +49,8 @@ class MemoryCluster:
         self.acknowledgements: dict[str, Acknowledgement] = {}
         self.schemas: dict[Resource, Object] = {}
         self.before_write: Callable[[Write], None] | None = None
+        self.prune: Callable[[Object], object] | None = None
+        """Drops from a written object what the API server's schema does not have."""
         self._versions = itertools.count(1)
         self._accepted: dict[tuple[str, str, str], tuple[int, float]] = {}
         self._aimed: dict[tuple[str, str], float] = {}
@@ -199,7 +201,7 @@ class MemoryCluster:
     async def rollout_known(self, key: RolloutKey, version: str) -> None:
         del key, version
 
-    async def write(self, write: Write, *, dry_run: bool = False) -> None:
+    async def write(self, write: Write, *, dry_run: bool = False) -> Object:
         if self.before_write is not None and not dry_run:
             self.before_write(write)
         obj = copy.deepcopy(self.objects[write.resource, write.namespace, write.name])
@@ -220,10 +222,12 @@ class MemoryCluster:
                 self._aimed[write.namespace, write.name] = self.clock
         else:
             obj = apply_patch(obj, write.operations)
+        if self.prune is not None:
+            self.prune(obj)
         if dry_run:
-            return
+            return obj
         self.writes.append(write)
-        self.put(write.resource, obj)
+        return self.put(write.resource, obj)
 
 
 def apply_patch(obj: Object, operations: Any) -> Object:

@@ -46,7 +46,7 @@ MODEL = json.dumps({"inferenceModel": "travel"}).encode()
 NOW = 1_000_000.0
 
 
-def run(work: Coroutine[Any, Any, None]) -> None:
+def run(work: Coroutine[Any, Any, Any]) -> None:
     """Run a coroutine that never has to wait."""
     try:
         work.send(None)

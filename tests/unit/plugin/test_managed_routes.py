@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from inference_common.kube import GRPCROUTE, HTTPROUTE, POD, ROLLOUT, SERVICE
 from inference_common.names import HASH_LABEL
@@ -28,6 +30,8 @@ from inference_plugin.rollouts import Command, RolloutKey, RolloutSpec
 from inference_plugin.route_drift import adopt, drift_of, restore
 from inference_plugin.route_keeping import without_made
 from inference_plugin.shares import Hashes, Weighting
+from inference_plugin.telemetry import Metrics
+from inference_plugin.writing import Together, Writer
 from support.memory_cluster import (
     NAMESPACE,
     MemoryCluster,
@@ -780,3 +784,35 @@ def test_rules_that_are_not_ours_stay_byte_equal_whatever_is_done(
 
 def _wanted(steps: list[Object], index: int, aborted: bool) -> tuple[ManagedRoute, ...]:
     return wished(rollout_at(steps, index, abort=aborted), PAIR, 1)
+
+
+# What the API server keeps
+
+
+@pytest.mark.parametrize("field", ["name", "percent"])
+async def test_a_rule_that_the_api_server_would_cut_is_not_written(
+    cluster: MemoryCluster, field: str
+) -> None:
+    """Fields that its schema lacks are dropped without a word."""
+
+    def prune(route: Object) -> None:
+        made = route["spec"]["rules"][0]
+        if field == "name":
+            made.pop("name", None)
+        for entry in made.get("filters", []):
+            entry.get("requestMirror", {}).pop(field, None)
+
+    cluster.prune = prune
+    cluster.put(ROLLOUT, rollout_at([MIRROR], 0))
+    together = Together(
+        Writer(cast("Any", SimpleNamespace(cluster=cluster, metrics=Metrics(CollectorRegistry())))),
+        cast("Any", cluster),
+        told=lambda *_: None,
+        restored=lambda *_: None,
+    )
+    with pytest.raises(ConfigError, match="would not keep rule shadow"):
+        await together.carry_out(decide(cluster, make_command()))
+    assert cluster.writes == []
+    cluster.prune = None
+    assert await together.carry_out(decide(cluster, make_command()))
+    assert rules(cluster)[0]["name"] == "shadow"

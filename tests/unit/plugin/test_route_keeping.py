@@ -170,3 +170,12 @@ async def test_a_step_that_can_not_be_had_is_refused_before_any_weight() -> None
     story.rollout({"setHeaderRoute": {"name": "beta", "match": [{"headerName": "x"}]}})
     with pytest.raises(ConfigError, match="exactly one of exact, prefix and regex"):
         await story.keeper.check_routes(story.spec)
+
+
+async def test_a_step_whose_name_is_taken_is_refused_before_it_counts_as_done() -> None:
+    story = Story()
+    story.rollout()
+    theirs = {"name": "beta", "backendRefs": [service_ref("docs", 1)]}
+    story.cluster.change(HTTPROUTE, "chat", lambda route: route["spec"]["rules"].append(theirs))
+    with pytest.raises(ConfigError, match="rule beta is not made by this plugin"):
+        await story.keeper.check_routes(story.spec)

@@ -1,0 +1,134 @@
+"""An Experiment with weights, Services that take turns, and weights out of a thousand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from inference_common.kube import HTTPROUTE
+from support import manifests as m
+from support.deployments import hash_addressed
+from support.scenario import weights
+
+if TYPE_CHECKING:
+    from support.scenario import Scenario
+
+Object = dict[str, Any]
+LABELS = {"app": "chat"}
+
+
+def with_port(version: str) -> Object:
+    """A no-op container that declares a port: only then an Experiment's template gets a Service."""
+    return m.noop(version=version) | {"ports": [{"containerPort": m.MODEL_PORT}]}
+
+
+async def services(scenario: Scenario, *names: str, **canary: Any) -> None:
+    await scenario.apply(
+        m.gateway(),
+        *[m.service(name, LABELS) for name in names],
+        m.route("chat", m.service_ref(names[0], 100), m.service_ref(names[1], 0)),
+        m.rollout(
+            "chat",
+            m.pod_template(with_port("1"), labels=LABELS),
+            {"httpRoute": "chat"},
+            **canary,
+        ),
+    )
+    await scenario.until_healthy("chat")
+
+
+async def test_an_experiments_templates_have_exact_weights_and_are_gone_afterwards(
+    scenario: Scenario,
+) -> None:
+    templates = [
+        {"name": "baseline", "specRef": "stable", "weight": 5},
+        {"name": "treatment", "specRef": "canary", "weight": 15},
+    ]
+    steps: list[Object] = [
+        {"setWeight": 10},
+        {"experiment": {"duration": "10s", "templates": templates}},
+        {"pause": {}},
+    ]
+    await services(
+        scenario,
+        "chat-stable",
+        "chat-canary",
+        canary_steps=steps,
+        stableService="chat-stable",
+        canaryService="chat-canary",
+    )
+    await scenario.revise("chat", {"spec": {"containers": [with_port("2") | {"name": "noop"}]}})
+
+    def experiment(obj: Object | None) -> bool:
+        found = weights(obj) if obj else {}
+        return len(found) == 4
+
+    route = await scenario.until(HTTPROUTE, "chat", experiment, what="four backendRefs")
+    found = weights(route)
+    assert found.pop("chat-stable") == 70
+    assert found.pop("chat-canary") == 10
+    assert {name.rsplit("-", 1)[1]: weight for name, weight in found.items()} == {
+        "baseline": 5,
+        "treatment": 15,
+    }
+    await scenario.until_paused("chat", 10)
+    await scenario.until_weights("chat", {"chat-stable": 90, "chat-canary": 10})
+    await scenario.until_accepted("chat")
+
+
+async def test_an_abort_ends_the_weights_of_an_experiment(scenario: Scenario) -> None:
+    templates = [{"name": "treatment", "specRef": "canary", "weight": 20}]
+    steps: list[Object] = [{"experiment": {"templates": templates}}, {"pause": {}}]
+    await services(
+        scenario,
+        "chat-stable",
+        "chat-canary",
+        canary_steps=steps,
+        stableService="chat-stable",
+        canaryService="chat-canary",
+    )
+    await scenario.revise("chat", {"spec": {"containers": [with_port("2")]}})
+    await scenario.until(
+        HTTPROUTE,
+        "chat",
+        lambda obj: obj is not None and sorted(weights(obj).values(), key=str) == [0, 20, 80],
+        what="80, 0 and 20",
+    )
+    await scenario.argo("abort", "chat")
+    await scenario.until_weights("chat", {"chat-stable": 100, "chat-canary": 0})
+
+
+async def test_ping_and_pong_take_turns_and_no_weight_moves_at_promotion(
+    scenario: Scenario,
+) -> None:
+    await services(
+        scenario, "ping", "pong", pingPong={"pingService": "ping", "pongService": "pong"}
+    )
+    await scenario.until_weights("chat", {"ping": 100, "pong": 0})
+    await scenario.revise("chat", "2")
+    await scenario.until_paused("chat", 10)
+    await scenario.until_weights("chat", {"ping": 90, "pong": 10})
+    await scenario.argo("promote", "chat")
+    await scenario.until_paused("chat", 50)
+    await scenario.argo("promote", "chat")
+    await scenario.until_healthy("chat")
+    await scenario.until_weights("chat", {"ping": 0, "pong": 100})
+    await scenario.revise("chat", "3")
+    await scenario.until_paused("chat", 10)
+    await scenario.until_weights("chat", {"ping": 10, "pong": 90})
+    await scenario.argo("abort", "chat")
+    await scenario.until_weights("chat", {"ping": 0, "pong": 100})
+
+
+async def test_weights_are_out_of_a_thousand(scenario: Scenario) -> None:
+    routing = {"maxTrafficWeight": 1000}
+    steps = m.steps(1, 500)
+    await hash_addressed(scenario, replicas=2, canary_steps=steps, routing=routing)
+    await scenario.revise("chat", "2")
+    await scenario.until_paused("chat", 1)
+    await scenario.until_weights("chat", {"chat-a": 999, "chat-b": 1})
+    await scenario.argo("promote", "chat")
+    await scenario.until_paused("chat", 500)
+    await scenario.until_weights("chat", {"chat-a": 500, "chat-b": 500})
+    await scenario.argo("promote", "chat")
+    await scenario.until_healthy("chat")
+    await scenario.until_weights("chat", {"chat-a": 0, "chat-b": 1000})
