@@ -40,6 +40,7 @@ _log = structlog.get_logger(__name__)
 
 DEFAULT_WATCH_SHARE: Final = 0.05
 
+_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 _READY_CHECK_S: Final = 0.25
 
 
@@ -108,8 +109,9 @@ async def serving(
         options=(
             # With it a second picker on the same port would silently take half the streams.
             ("grpc.so_reuseport", 0),
-            # Larger bodies are answered with 413 by their length; this bounds what is taken in.
-            ("grpc.max_receive_message_length", 2 * options.max_body_bytes + 1024 * 1024),
+            # A gateway with large buffers sends what it holds in one message: it must be taken in
+            # to be answered with 413. Beyond this limit gRPC refuses it, and the client gets a 500.
+            ("grpc.max_receive_message_length", max(_MESSAGE_BYTES, 2 * options.max_body_bytes)),
         )
     )
     health = Health()

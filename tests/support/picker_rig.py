@@ -14,13 +14,13 @@ import aiohttp
 from aiohttp import web
 
 from inference_picker.director import Settings
-from inference_picker.pool import Endpoint, StaticSource, make_snapshot
+from inference_picker.pool import Endpoint, PoolSnapshot, StaticSource, make_snapshot
 from inference_picker.serving import Options, Running, serving
 from inference_picker.splits import ModelSplit, Target
 from inference_picker.tls import Tls
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 WAIT_S = 30.0
 _MADE_UP = Tls()
@@ -36,12 +36,19 @@ class Upstream:
     running: int = 0
     hold: asyncio.Event | None = None
     chunks: int = 5
+    faults: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = field(
+        default_factory=dict
+    )
+    """What to do for requests with the header ``x-test-fault``."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         self.bodies.append(body)
         self.headers.append(request.headers.copy())
         asked = json.loads(body)
+        fault = self.faults.get(request.headers.get("x-test-fault", ""))
+        if fault is not None:
+            return await fault(request)
         status = int(request.headers.get("x-test-status", "200"))
         if status != 200:
             return web.json_response({"error": {"message": "on request"}}, status=status)
@@ -104,8 +111,18 @@ async def upstream_server() -> AsyncIterator[Upstream]:
         await runner.cleanup()
 
 
-def envoy_config(picker_port: int, mode: Mapping[str, Any], *, tls: bool = True) -> dict[str, Any]:
-    """The shape that the local cluster's gateway gives each pool."""
+def envoy_config(
+    picker_port: int,
+    mode: Mapping[str, Any],
+    *,
+    tls: bool = True,
+    members: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The shape that the local cluster's gateway gives each pool.
+
+    With ``members``, the pool's addresses, Envoy falls back to one of them where no picker says
+    which.
+    """
     address = {"socket_address": {"address": "127.0.0.1", "port_value": picker_port}}
     h2 = {
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -170,16 +187,58 @@ def envoy_config(picker_port: int, mode: Mapping[str, Any], *, tls: bool = True)
                         "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
                     },
                 },
+                _pool_cluster(members),
+            ],
+        },
+    }
+
+
+def _pool_cluster(members: Sequence[str]) -> dict[str, Any]:
+    if not members:
+        return {
+            "name": "pool",
+            "type": "ORIGINAL_DST",
+            "lb_policy": "CLUSTER_PROVIDED",
+            "connect_timeout": "2s",
+            "original_dst_lb_config": {
+                "use_http_header": True,
+                "http_header_name": "x-gateway-destination-endpoint",
+            },
+        }
+    policies = "type.googleapis.com/envoy.extensions.load_balancing_policies"
+    round_robin = {
+        "typed_extension_config": {
+            "name": "envoy.load_balancing_policies.round_robin",
+            "typed_config": {"@type": f"{policies}.round_robin.v3.RoundRobin"},
+        }
+    }
+    override = {
+        "@type": f"{policies}.override_host.v3.OverrideHost",
+        "override_host_sources": [{"header": "x-gateway-destination-endpoint"}],
+        "fallback_policy": {"policies": [round_robin]},
+    }
+    config = {"name": "envoy.load_balancing_policies.override_host", "typed_config": override}
+    hosts = [each.rpartition(":") for each in members]
+    return {
+        "name": "pool",
+        "type": "STATIC",
+        "connect_timeout": "2s",
+        "load_balancing_policy": {"policies": [{"typed_extension_config": config}]},
+        "load_assignment": {
+            "cluster_name": "pool",
+            "endpoints": [
                 {
-                    "name": "pool",
-                    "type": "ORIGINAL_DST",
-                    "lb_policy": "CLUSTER_PROVIDED",
-                    "connect_timeout": "2s",
-                    "original_dst_lb_config": {
-                        "use_http_header": True,
-                        "http_header_name": "x-gateway-destination-endpoint",
-                    },
-                },
+                    "lb_endpoints": [
+                        {
+                            "endpoint": {
+                                "address": {
+                                    "socket_address": {"address": host, "port_value": int(port)}
+                                }
+                            }
+                        }
+                        for host, _, port in hosts
+                    ]
+                }
             ],
         },
     }
@@ -234,13 +293,18 @@ MODES = {
 
 @contextlib.asynccontextmanager
 async def envoy_server(
-    directory: Path, picker_port: int, mode: Mapping[str, Any], *, tls: bool = True
+    directory: Path,
+    picker_port: int,
+    mode: Mapping[str, Any],
+    *,
+    tls: bool = True,
+    members: Sequence[str] = (),
 ) -> AsyncIterator[str]:
     """A running Envoy; yields the URL of its listener."""
     binary = Path(sys.executable).with_name("envoy")
     config = directory / "envoy.json"
     admin = directory / "admin"
-    config.write_text(json.dumps(envoy_config(picker_port, mode, tls=tls)))
+    config.write_text(json.dumps(envoy_config(picker_port, mode, tls=tls, members=members)))
     with (directory / "envoy.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *(binary, "--config-path", config, "--admin-address-path", admin),
@@ -332,6 +396,21 @@ SPLIT = ModelSplit(
 )
 
 
+def pool_of(upstreams: Sequence[Upstream]) -> PoolSnapshot:
+    """A pool of these servers, each of a version of its own."""
+    return make_snapshot(
+        [
+            Endpoint(
+                address=each.address,
+                version=f"hash{number}",
+                models=frozenset({"base", "travel-helper-v1", "travel-helper-v2"}),
+            )
+            for number, each in enumerate(upstreams)
+        ],
+        [SPLIT],
+    )
+
+
 @contextlib.asynccontextmanager
 async def running_setup(
     directory: Path,
@@ -343,19 +422,7 @@ async def running_setup(
 ) -> AsyncIterator[Setup]:
     async with contextlib.AsyncExitStack() as stack:
         upstreams = [await stack.enter_async_context(upstream_server()) for _ in range(2)]
-        source = StaticSource(
-            make_snapshot(
-                [
-                    Endpoint(
-                        address=each.address,
-                        version=f"hash{number}",
-                        models=frozenset({"base", "travel-helper-v1", "travel-helper-v2"}),
-                    )
-                    for number, each in enumerate(upstreams)
-                ],
-                [SPLIT],
-            )
-        )
+        source = StaticSource(pool_of(upstreams))
         options = Options(
             address="127.0.0.1:0",
             metrics_address="127.0.0.1:0",
