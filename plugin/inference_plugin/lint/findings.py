@@ -24,7 +24,7 @@ class Severity(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One remark. ``rule`` is its name in docs/plugin.md; ``line`` counts from 1."""
+    """One remark. ``rule`` is its name in docs/plugin-operations.md; ``line`` counts from 1."""
 
     severity: Severity
     rule: str

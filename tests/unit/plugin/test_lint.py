@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +19,6 @@ from support.repository import EXAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -377,3 +378,15 @@ def test_a_folder_and_standard_input_are_read_as_one_set(tmp_path: Path) -> None
     done = runner.invoke(app, ["lint", "--strict", str(tmp_path), "-"], yaml.safe_dump(rollout))
     assert done.exit_code == 0, done.output
     assert "12 objects checked" in done.output
+
+
+def test_every_rule_is_in_the_documentation() -> None:
+    source = Path(lint.__code__.co_filename).parent
+    rules = {
+        rule
+        for file in source.glob("*.py")
+        for rule in re.findall(r'Severity\.\S+,\n\s+"([a-z-]+)"', file.read_text())
+    }
+    page = (EXAMPLES.parents[1] / "docs" / "plugin-operations.md").read_text()
+    assert len(rules) > 10
+    assert [rule for rule in sorted(rules) if f"`{rule}`" not in page] == []
