@@ -54,6 +54,7 @@ e2e: $(VENV)/installed ## Real controller, real gateway, real traffic
 
 bench-plugin: $(VENV)/installed ## Speed and size of the plugin, as a table
 	$(CLUSTER) exec -- $(BIN)/python tests/bench/plugin.py
+	$(CLUSTER) exec $(addprefix --without ,prometheus node-agent gateway envoy bridge plugin argo-rollouts) -- $(BIN)/python -m bench.plugin_scale
 
 bench-picker: $(VENV)/installed ## CPU of the picker for a request, a stream and a scrape
 	PYTHONPATH=tests $(BIN)/python tests/bench/picker.py

@@ -1,4 +1,8 @@
-"""``make bench-plugin``: speed and size of the plugin as one table, on a running cluster."""
+"""``make bench-plugin``: speed and size of the plugin as one table, on a running cluster.
+
+The second table of that target, how the server grows with the number of Rollouts, is of
+``bench.plugin_scale``: it needs a cluster without a controller.
+"""
 
 from __future__ import annotations
 
