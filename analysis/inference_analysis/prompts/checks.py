@@ -175,10 +175,14 @@ class JsonSchema:
             return _passed(False, f"no JSON: {error} in {quoted(text)}")  # noqa: FBT003 - see above
         from jsonschema import Draft202012Validator  # noqa: PLC0415 - takes a while
         from referencing import Registry  # noqa: PLC0415
+        from referencing.exceptions import Unresolvable  # noqa: PLC0415
 
         # Its own registry: a $ref never makes the worker open an address.
         validator = Draft202012Validator(self.json_schema, registry=Registry())
-        problem = next(iter(validator.iter_errors(value)), None)
+        try:
+            problem = next(iter(validator.iter_errors(value)), None)
+        except Unresolvable as error:
+            return _passed(False, f"the schema refers to nothing: {error}")  # noqa: FBT003 - see above
         if problem is None:
             return _passed(True, "JSON as the schema wants it")  # noqa: FBT003 - see above
         return _passed(False, f"{problem.json_path}: {problem.message[:200]}")  # noqa: FBT003 - see above

@@ -196,12 +196,7 @@ def _check_problem(check: Check, reference: str, offered: set[str | None]) -> st
         except re.error as error:
             return f"pattern: {error} in {check.pattern!r}"
     elif isinstance(check, JsonSchema):
-        from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - takes a while
-
-        try:
-            Draft202012Validator.check_schema(check.json_schema)
-        except SchemaError as error:
-            return f"schema: {error.json_path}: {error.message}"
+        return _schema_problem(check.json_schema)
     elif isinstance(check, Similarity):
         if not reference:
             return "type: similarity needs the prompt's reference"
@@ -210,6 +205,30 @@ def _check_problem(check: Check, reference: str, offered: set[str | None]) -> st
     elif isinstance(check, ToolUse) and check.name not in offered:
         return f"name: {check.name!r} is none of the prompt's tools"
     return ""
+
+
+def _schema_problem(schema: Mapping[str, Any]) -> str:
+    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - takes a while
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        return f"schema: {error.json_path}: {error.message}"
+    foreign = [reference for reference in _references(schema) if not reference.startswith("#")]
+    if foreign:
+        return f"schema: $ref {foreign[0]!r} leads out of the schema, and is never fetched"
+    return ""
+
+
+def _references(schema: object) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(schema.get("$ref"), str):
+            yield schema["$ref"]
+        for value in schema.values():
+            yield from _references(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _references(value)
 
 
 def _repeated(prompts: Sequence[tuple[int, _Prompt]]) -> Iterator[str]:
