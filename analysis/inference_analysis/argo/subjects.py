@@ -119,26 +119,20 @@ def planned_fraction(steps: Sequence[Mapping[str, Any]], index: int | None) -> f
     """Share of the planned canary pod-time up to the analysis in step ``index``, in (0, 1].
 
     All looks of one plan last equally long, so pod-time goes by the weights: of two analyses at
-    10 and 50 per cent the first has seen 10/60. Steps that use none of the same templates do not
-    count. Without an index: 1.
+    10 and 50 per cent the first has seen 10/60. Every analysis counts, whatever its template:
+    they share one ledger. Without an index: 1.
     """
     if index is None or not 0 <= index < len(steps):
         return 1.0
-    own = _templates(steps[index])
     weight, passed, total = 0.0, 0.0, 0.0
     for position, step in enumerate(steps):
         weight = float(step.get("setWeight", weight))
-        if "analysis" in step and own & _templates(step):
+        if "analysis" in step:
             # An analysis of the canary's pods before any weight still takes its time.
             total += max(weight, 1.0)
             if position <= index:
                 passed = total
     return passed / total if passed and total else 1.0
-
-
-def _templates(step: Mapping[str, Any]) -> set[str]:
-    found = (step.get("analysis") or {}).get("templates") or []
-    return {str(template.get("templateName")) for template in found}
 
 
 def _steps(rollout: Mapping[str, Any]) -> list[Object]:

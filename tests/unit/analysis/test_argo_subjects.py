@@ -45,10 +45,10 @@ def rollout(stable: str = "9c1b", current: str = "6d5f") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("index", "expected"),
     [
-        # The looks last equally long, at weights 10 and 50: 10/60 and 60/60 of the pod-time.
-        pytest.param(1, 1 / 6, id="first"),
+        # The looks last equally long, at weights 10, 10 and 50: 10/70, 20/70 and 70/70.
+        pytest.param(1, 1 / 7, id="first"),
+        pytest.param(3, 2 / 7, id="another-template-draws-on-the-same-ledger"),
         pytest.param(5, 1.0, id="last"),
-        pytest.param(3, 1.0, id="a-template-of-its-own-is-a-plan-of-its-own"),
         pytest.param(0, 1.0, id="no-analysis-there"),
         pytest.param(None, 1.0, id="unknown"),
         pytest.param(9, 1.0, id="no-such-step"),
@@ -65,7 +65,7 @@ def test_errors_do_not_count_as_measurements() -> None:
     found = subject(run(**labels), rollout(), "analysis", canary_hash="6d5f", stable_hash="9c1b")
     assert (found.measured, found.background, found.rollout_uid) == (2, False, "r1")
     assert found.created_s == 1769860800.0  # date -d 2026-01-31T12:00:00Z +%s
-    assert found.fraction == pytest.approx(1 / 6)
+    assert found.fraction == pytest.approx(1 / 7)
 
 
 def test_an_analysisrun_of_an_experiment_is_refused() -> None:
