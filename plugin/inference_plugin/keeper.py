@@ -26,6 +26,7 @@ from inference_plugin.errors import (
     StaleError,
 )
 from inference_plugin.holding import Holding
+from inference_plugin.recovery import interrupted
 from inference_plugin.releasing import Releaser
 from inference_plugin.revisions import Revisions
 from inference_plugin.rollouts import (
@@ -299,6 +300,8 @@ class Keeper:
         the same revisions.
         """
         command = self._steering.command
+        if command is None:
+            command = interrupted(spec, hashes, [entry for *_, entry in self._drift.entries(spec)])
         if command is not None and (
             command.hashes != hashes or command.spec.uid != rollout["metadata"]["uid"]
         ):

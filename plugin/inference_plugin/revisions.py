@@ -7,11 +7,12 @@ from say when to read again.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from inference_common.kube import ROLLOUT
 from inference_plugin.errors import StaleError
-from inference_plugin.rollouts import Command, belongs_on_stable, hashes_of
+from inference_plugin.rollouts import Command, belongs_on_stable, hashes_of, spec_of
 
 if TYPE_CHECKING:
     from inference_plugin.cluster import Cluster
@@ -72,7 +73,10 @@ class Revisions:
                 f"status of Rollout {self._key} says {hashes.canary} and {hashes.stable}. The next "
                 "call is tried again."
             )
-        return Command(spec=spec, hashes=hashes, weighting=weighting)
+        own = self._own(spec)
+        return Command(
+            spec=own, hashes=hashes, weighting=replace(weighting, maximum=own.max_weight)
+        )
 
     def of(self, rollout: Object) -> Hashes | None:
         """The pair in that Rollout's status; None before its first deploy."""
@@ -80,6 +84,21 @@ class Revisions:
         return hashes_of(
             rollout, lambda one: self._cluster.available(self._key.namespace, uid, one)
         )
+
+    def _own(self, spec: RolloutSpec) -> RolloutSpec:
+        """How the Rollout is routed by the API server's word.
+
+        The caller's copy only says which Rollout it means: over a network, whoever may call must
+        not be able to name the objects that are written. Raises StaleError.
+        """
+        rollout = self._cluster.get(ROLLOUT, self._key.namespace, self._key.name)
+        own = spec_of(rollout) if rollout else None
+        if own is None or own.uid != spec.uid:
+            raise StaleError(
+                f"Rollout {self._key} (uid {spec.uid}) is not routed by this plugin, or no longer. "
+                "The next call is tried again."
+            )
+        return own
 
     def _pair(self, spec: RolloutSpec) -> Hashes | None:
         rollout = self._cluster.get(ROLLOUT, self._key.namespace, self._key.name)
@@ -92,4 +111,4 @@ class Revisions:
         found = self._cluster.get(ROLLOUT, self._key.namespace, self._key.name)
         if found is None or found["metadata"].get("generation", 0) < generation:
             return True
-        return belongs_on_stable(found) and weighting.desired > 0
+        return belongs_on_stable(found) and weighting.away > 0
