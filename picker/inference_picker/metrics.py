@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from inference_picker.labels import EndpointLabels
+    from inference_picker.pick_log import PickLog
     from inference_picker.pool import Source
     from inference_picker.scraping import Scraper
     from inference_picker.series import Family
@@ -313,4 +314,21 @@ class ScrapeCollector(Collector):
             "Endpoints whose load is not known, because three of their pages in a row were of no "
             "use.",
             self._scraper.unread,
+        )
+
+
+class PickLogCollector(Collector):
+    """What became of the pick log's lines."""
+
+    def __init__(self, log: PickLog | None) -> None:
+        """Read this log's count; None where there is no log."""
+        self._log = log
+
+    def collect(self) -> Iterator[Metric]:
+        """Lines dropped."""
+        yield CounterMetricFamily(
+            f"{PREFIX}_pick_log_dropped",
+            "Lines of the pick log that were not written: the disk was slower than the requests, "
+            "or refused them.",
+            0 if self._log is None else self._log.dropped,
         )

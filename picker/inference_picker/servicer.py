@@ -29,9 +29,10 @@ from inference_picker.messages import (
     Retargeted,
     StreamClosed,
 )
+from inference_picker.witnesses import Witnesses
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from inference_picker.board import Flight
     from inference_picker.director import Director
@@ -53,7 +54,16 @@ _FAILED: Final = Refused(
 class _Stream:
     """One exchange and what it holds: its flight is landed on every path, once."""
 
-    __slots__ = ("_director", "_exchange", "_flight", "_modes", "_service", "is_over", "queued")
+    __slots__ = (
+        "_director",
+        "_exchange",
+        "_flight",
+        "_headers",
+        "_modes",
+        "_service",
+        "is_over",
+        "queued",
+    )
 
     def __init__(self, service: ExternalProcessor, *, leaves: bool) -> None:
         self._service = service
@@ -61,6 +71,7 @@ class _Stream:
         self._exchange = Exchange(max_body_bytes=service.max_body_bytes, leaves=leaves)
         self._flight: Flight | None = None
         self._modes = (BodyMode.NONE, BodyMode.NONE)
+        self._headers: Mapping[str, str] = {}
         self.is_over = False
         """Whether the gateway is to go on without the picker."""
         self.queued: Awaitable[tuple[Pick, Flight] | Refused] | None = None
@@ -70,6 +81,7 @@ class _Stream:
         """The messages for Envoy that an event leads to."""
         if isinstance(event, RequestHeaders):
             self._modes = (event.request_body_mode, event.response_body_mode)
+            self._headers = event.headers
             self._service.gateways.called(*self._modes)
         answers: list[bytes] = []
         events: list[Event] = [event]
@@ -97,6 +109,8 @@ class _Stream:
                 self._flight.land()
 
     def _pick(self, question: PickEndpoint) -> Event | None:
+        if self._service.witnesses.explain:
+            question = replace(question, explain=True)
         try:
             found = self._director.pick(question)
         except Exception:  # noqa: BLE001 - a scorer may be the user's own
@@ -131,6 +145,7 @@ class _Stream:
 
     def _refused(self, command: Reject) -> None:
         self._service.recorder.refused(command.reason)
+        self._service.witnesses.refused(self._headers, command)
         _log.info(
             "request refused",
             status=command.status,
@@ -148,6 +163,7 @@ class _Stream:
                 flight.land()
         self._director.finish(finish)
         self._service.recorder.finished(finish, self._director.pool)
+        self._service.witnesses.finished(self._headers, finish)
 
     ACTIONS: ClassVar[dict[type, Callable[[_Stream, Any], Event | None]]] = {
         PickEndpoint: _pick,
@@ -169,6 +185,7 @@ class ExternalProcessor:
         recorder: Recorder,
         gateways: Gateways,
         sampling: Sampling,
+        witnesses: Witnesses | None = None,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -177,6 +194,7 @@ class ExternalProcessor:
         self.recorder = recorder
         self.gateways = gateways
         self.sampling = sampling
+        self.witnesses = witnesses or Witnesses()
         self.max_body_bytes = max_body_bytes
         self.clock = clock
 

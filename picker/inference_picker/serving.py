@@ -23,22 +23,25 @@ from inference_picker.exchange import DEFAULT_MAX_BODY_BYTES
 from inference_picker.gateway import Gateways
 from inference_picker.health import Health, HealthPort
 from inference_picker.listing import ModelLister
-from inference_picker.metrics import Metrics, PoolCollector, ScrapeCollector
+from inference_picker.metrics import Metrics, PickLogCollector, PoolCollector, ScrapeCollector
 from inference_picker.pages import MetricsPage, served_pages, shares_page
 from inference_picker.recording import Recorder
 from inference_picker.sampling import Sampling
 from inference_picker.scraping import Scraper
 from inference_picker.servicer import ExternalProcessor
 from inference_picker.tls import Tls, credentials
+from inference_picker.witnesses import open_witnesses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from inference_picker.pool import Source
 
 _log = structlog.get_logger(__name__)
 
 DEFAULT_WATCH_SHARE: Final = 0.05
+DEFAULT_PICK_LOG_BYTES: Final = 100 * 1000 * 1000
 
 _MESSAGE_BYTES: Final = 64 * 1024 * 1024
 _READY_CHECK_S: Final = 0.25
@@ -65,6 +68,10 @@ class Options:
     scrape_interval_s: float = 0.2
     """Time between two looks at an endpoint's metrics page; 0 for none."""
     scrape_path: str = "/metrics"
+    pick_log: Path | None = None
+    """File for a JSON line on each request; None for none."""
+    pick_log_bytes: int = DEFAULT_PICK_LOG_BYTES
+    """Size above which the file is renamed to ``NAME.1``."""
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     models_interval_s: float = 2.0
     drain_delay_s: float = 3.0
@@ -97,57 +104,53 @@ async def serving(
     start = secrets.randbits(64)
     director = Director(source=source, metrics=metrics, settings=options.settings, start=start)
     recorder = Recorder(metrics)
-    metrics.registry.register(
-        PoolCollector(
-            source=source,
-            in_flight=director.flights.counts,
-            labels=recorder.endpoints,
-            name=options.pool,
-        )
-    )
-    server = grpc.aio.server(
-        options=(
-            # With it a second picker on the same port would silently take half the streams.
-            ("grpc.so_reuseport", 0),
-            # A gateway with large buffers sends what it holds in one message: it must be taken in
-            # to be answered with 413. Beyond this limit gRPC refuses it, and the client gets a 500.
-            ("grpc.max_receive_message_length", max(_MESSAGE_BYTES, 2 * options.max_body_bytes)),
-        )
-    )
-    health = Health()
-    health.add_to(server)
-    processor = ExternalProcessor(
-        director,
-        recorder=recorder,
-        gateways=Gateways(metrics),
-        sampling=Sampling(share=options.watch_share, start=start),
-        max_body_bytes=options.max_body_bytes,
-    )
-    server.add_generic_rpc_handlers((processor.handler(),))
     scraper = Scraper(
         source.snapshot,
         director.note_readings,
         interval_s=options.scrape_interval_s,
         path=options.scrape_path,
     )
-    metrics.registry.register(ScrapeCollector(scraper))
-    running = Running(
-        port=_bound(server, options),
-        metrics_port=0,
-        director=director,
-        metrics=metrics,
-        server=server,
-        health=health,
-        scraper=scraper,
-    )
-    await health.set_ready(ready=is_ready())
-    page = MetricsPage(director, recorder)
-
-    def why_unready() -> str | None:
-        return None if is_ready() else "pool or pods are not known yet, or draining\n"
-
-    pages = {ACKNOWLEDGEMENT_PATH: shares_page(source, f"{options.namespace}/{options.pool}")}
     async with contextlib.AsyncExitStack() as stack:
+        witnesses = stack.enter_context(
+            open_witnesses(options.pick_log, max_bytes=options.pick_log_bytes)
+        )
+        in_flight = director.flights.counts
+        for collector in (
+            PoolCollector(
+                source=source, in_flight=in_flight, labels=recorder.endpoints, name=options.pool
+            ),
+            ScrapeCollector(scraper),
+            PickLogCollector(witnesses.log),
+        ):
+            metrics.registry.register(collector)
+        server = _server(options)
+        health = Health()
+        health.add_to(server)
+        processor = ExternalProcessor(
+            director,
+            recorder=recorder,
+            gateways=Gateways(metrics),
+            sampling=Sampling(share=options.watch_share, start=start),
+            witnesses=witnesses,
+            max_body_bytes=options.max_body_bytes,
+        )
+        server.add_generic_rpc_handlers((processor.handler(),))
+        running = Running(
+            port=_bound(server, options),
+            metrics_port=0,
+            director=director,
+            metrics=metrics,
+            server=server,
+            health=health,
+            scraper=scraper,
+        )
+        await health.set_ready(ready=is_ready())
+        page = MetricsPage(director, recorder)
+
+        def why_unready() -> str | None:
+            return None if is_ready() else "pool or pods are not known yet, or draining\n"
+
+        pages = {ACKNOWLEDGEMENT_PATH: shares_page(source, f"{options.namespace}/{options.pool}")}
         running.metrics_port = await stack.enter_async_context(
             served_pages(options.metrics_address, page.show, why_unready, pages)
         )
@@ -162,6 +165,18 @@ async def serving(
             yield running
         finally:
             await server.stop(grace=None)
+
+
+def _server(options: Options) -> grpc.aio.Server:
+    return grpc.aio.server(
+        options=(
+            # With it a second picker on the same port would silently take half the streams.
+            ("grpc.so_reuseport", 0),
+            # A gateway with large buffers sends what it holds in one message: it must be taken in
+            # to be answered with 413. Beyond this limit gRPC refuses it, and the client gets a 500.
+            ("grpc.max_receive_message_length", max(_MESSAGE_BYTES, 2 * options.max_body_bytes)),
+        )
+    )
 
 
 def _bound(server: grpc.aio.Server, options: Options) -> int:

@@ -419,6 +419,7 @@ async def running_setup(
     *,
     watch_share: float = 1.0,
     tls: Tls | None = _MADE_UP,
+    pick_log: Path | None = None,
 ) -> AsyncIterator[Setup]:
     async with contextlib.AsyncExitStack() as stack:
         upstreams = [await stack.enter_async_context(upstream_server()) for _ in range(2)]
@@ -429,6 +430,7 @@ async def running_setup(
             settings=settings or Settings(),
             watch_share=watch_share,
             tls=tls,
+            pick_log=pick_log,
             health_address="127.0.0.1:0",
             max_body_bytes=4 * 1024 * 1024,
         )
