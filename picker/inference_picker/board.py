@@ -321,6 +321,16 @@ class Board:
         seen = self._kv_usage[row] if self._read_at[row] > at - STALE_S else 0.0
         return float(max(seen, self._held[row] / self._kv_tokens[row]))
 
+    @property
+    def size(self) -> int:
+        """Endpoints of the pool."""
+        return len(self._order)
+
+    def in_flight_of(self) -> Floats:
+        """Own requests in flight at each endpoint of the pool."""
+        own: Floats = self._own[self._order]
+        return own
+
     def readings_of(self, *, at: float) -> tuple[Floats, Floats]:
         """Queue lengths and KV usages of the endpoints whose pages are fresh."""
         rows = self._order[self._read_at[self._order] > at - STALE_S]

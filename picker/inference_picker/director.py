@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from random import Random
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from inference_picker.admission import Admission, flow_of, priority_of
+from inference_picker.config import PickerConfig
 from inference_picker.messages import Ended, Finish, Phase, Pick, Reason, Refused, Sample
 from inference_picker.outcomes import MALFORMED, failure_of
 from inference_picker.prompts import read_prompt
-from inference_picker.scheduler import Question, Scheduler
+from inference_picker.scheduler import Question
 from inference_picker.splits import EvenSequence
 from inference_picker.subsets import Subset
 from inference_picker.versions import Divider, key_of
@@ -48,6 +51,8 @@ class Settings:
     """Whether responses keep the target's name instead of the name the client asked for."""
     fallbacks: int = 0
     """How many endpoints are named behind the first one."""
+    config: PickerConfig = field(default_factory=PickerConfig)
+    """How endpoints are chosen."""
 
 
 class Director:
@@ -62,14 +67,18 @@ class Director:
         source: Source,
         metrics: Metrics,
         settings: Settings,
-        scheduler: Scheduler | None = None,
         start: int = 0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """``start`` is where the even sequences begin; pickers of one pool differ in it."""
         self.metrics = metrics
-        self.scheduler = scheduler or Scheduler()
+        config = settings.config
+        # Several pickers of one pool must not draw the same endpoints at the same time.
+        self.scheduler = config.scheduler(Random(start))  # noqa: S311 - nothing secret is drawn
+        self.admission: Admission[tuple[Pick, Flight]] = Admission(
+            self.scheduler.board, thresholds=config.thresholds, limits=config.queue, clock=clock
+        )
         self._source = source
         self._settings = settings
         self._divider = Divider(start)
@@ -94,6 +103,7 @@ class Director:
     def note_readings(self, address: str, readings: Readings | None) -> None:
         """Take in an endpoint's metrics page that was read just now; None when there was none."""
         self.scheduler.board.note_readings(address, readings, at=self._clock())
+        self.admission.look()
 
     def pick(self, question: PickEndpoint) -> Answer | Awaitable[Answer]:
         """Endpoints and target for a request, and its flight, which the caller must land.
@@ -101,12 +111,21 @@ class Director:
         Where the request has to wait, what to await: cancelling that gives its place up.
         """
         pool = self._source.snapshot()
+        self.scheduler.sync(pool, at=self._clock())
+        return self.admission.admit(
+            lambda: self._pick(question),
+            priority=priority_of(question.headers, pool.objectives),
+            flow=flow_of(question.headers),
+            size=len(question.body),
+        )
+
+    def _pick(self, question: PickEndpoint) -> Answer:
+        pool = self._source.snapshot()
         model = question.model
         target = "" if model is None else self._target(pool, model)
         if target is None:
             return _no_target(model)
         at = self._clock()
-        self.scheduler.sync(pool, at=at)
         division = self._divide(pool, question, at)
         prompt = read_prompt(question.content, target)
         choice = self.scheduler.choose(
@@ -189,7 +208,8 @@ class Director:
         shares = pool.held.shares
         if shares is None:
             return None
-        allowed = pool.endpoints
+        staying = tuple(each for each in pool.endpoints if not each.terminating)
+        allowed = staying or pool.endpoints
         if question.subset is not None:
             subset = Subset(question.subset)
             allowed = tuple(each for each in allowed if subset.allows(each.address))

@@ -71,6 +71,21 @@ class HealthFilter:
         return np.ones(len(pods), dtype=np.bool_)
 
 
+class DecodeFilter:
+    """Keeps pods whose role includes decoding (llm-d-router's ``decode-filter``).
+
+    The label ``llm-d.ai/role``; a pod without it does everything.
+    """
+
+    def filter(self, request: SchedulingRequest, pods: Pods) -> Mask:
+        """Those that decode."""
+        del request
+        roles = ("", "decode", "prefill-decode", "encode-prefill-decode", "both")
+        return _mask(
+            pods, [each.labels.get("llm-d.ai/role", "") in roles for each in pods.endpoints]
+        )
+
+
 class HeadroomFilter:
     """Keeps the endpoints whose KV cache has room for the request, while there are any."""
 

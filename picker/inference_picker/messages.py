@@ -60,6 +60,9 @@ class Reason(enum.StrEnum):
     BODY_TOO_LARGE = "rejected-body-too-large"
     NO_ENDPOINTS = "rejected-no-endpoints"
     INTERNAL = "rejected-internal-error"
+    SATURATED = "rejected-saturated"
+    QUEUE_FULL = "rejected-queue-full"
+    TTL_EXPIRED = "rejected-ttl-expired"
 
 
 class Ended(enum.StrEnum):

@@ -40,6 +40,8 @@ class PoolSnapshot:
     """The split of every model name that has none of its own."""
     names: frozenset[str] = frozenset()
     """Every model name that an endpoint lists or a split mentions."""
+    objectives: Mapping[str, int] = field(default_factory=dict)
+    """Priorities by the name of the InferenceObjective."""
     held: Held = field(default_factory=Held)
     """How requests are divided between versions, where a Rollout divides them."""
 
@@ -49,7 +51,10 @@ class PoolSnapshot:
 
 
 def make_snapshot(
-    endpoints: Iterable[Endpoint], splits: Iterable[ModelSplit] = (), held: Held | None = None
+    endpoints: Iterable[Endpoint],
+    splits: Iterable[ModelSplit] = (),
+    held: Held | None = None,
+    objectives: Mapping[str, int] | None = None,
 ) -> PoolSnapshot:
     """A snapshot of these endpoints and splits; of two splits for one model the first counts."""
     members = tuple(endpoints)
@@ -70,6 +75,7 @@ def make_snapshot(
         splits=MappingProxyType(by_model),
         other=other,
         names=frozenset(names),
+        objectives=MappingProxyType(dict(objectives or {})),
         held=held or Held(),
     )
 
