@@ -1,15 +1,16 @@
 """The gateway controller of the local cluster.
 
-It translates GatewayClass, Gateway, HTTPRoute, InferencePool, Service and Pod objects into
-Envoy's file-based xDS and writes the statuses that the Gateway API prescribes, once Envoy has
-taken the configuration they speak of.
+It translates GatewayClass, Gateway, HTTPRoute, GRPCRoute, InferencePool, Service and Pod objects
+into Envoy's file-based xDS and writes the statuses that the Gateway API prescribes, once Envoy has
+taken the configuration they speak of. HTTP and gRPC routes of one host are both served.
 
 ::
 
     snapshot      the watched objects at one moment, indexed
     attachment    which route is attached to which listener, by which host names
     backends      backendRefs -> upstream clusters and ready endpoints, or why not
-    matches       a rule's matches and filters -> Envoy's, with their precedence
+    matches       an HTTPRoute rule's matches and filters -> Envoy's, with their precedence
+    calls         a GRPCRoute rule's matches -> Envoy's, with their precedence
     resources     Envoy's listeners, filters and per-route settings
     upstreams     Envoy's clusters and endpoints
     routing       attached routes -> one route configuration per listener port

@@ -103,7 +103,7 @@ def _outcome(route: Object, ref: Object, gateway: Object) -> ParentOutcome:
         if listener_problem(listener) is not None or not _allows(listener, route, gateway):
             if reason == "NoMatchingParent":
                 reason = "NotAllowedByListeners"
-                message = "no listener takes HTTPRoutes of this namespace"
+                message = f"no listener takes {route['kind']}s of this namespace"
             continue
         shared = shared_hostnames(listener.get("hostname"), route["spec"].get("hostnames") or ())
         if not shared:
@@ -169,7 +169,7 @@ def _namespaces_from(listener: Object) -> str:
 def _allows(listener: Object, route: Object, gateway: Object) -> bool:
     kinds = (listener.get("allowedRoutes") or {}).get("kinds") or ()
     if kinds and not any(
-        (kind.get("group", GATEWAY_GROUP), kind["kind"]) == (GATEWAY_GROUP, "HTTPRoute")
+        (kind.get("group", GATEWAY_GROUP), kind["kind"]) == (GATEWAY_GROUP, route["kind"])
         for kind in kinds
     ):
         return False

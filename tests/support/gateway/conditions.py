@@ -12,7 +12,9 @@ from support.gateway.snapshot import (
     POOL_GROUP,
     generation_of,
     group_of,
+    is_grpc,
     key_of,
+    route_key,
 )
 from support.gateway.statuses import Desired, condition, has_our_parent, pool_parent
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from support.gateway.attachment import Attachment, ParentOutcome
     from support.gateway.routing import Resolved
-    from support.gateway.snapshot import Key, Object, Snapshot
+    from support.gateway.snapshot import Key, Object, RouteKey, Snapshot
 
 
 def class_statuses(snapshot: Snapshot) -> Iterable[Desired]:
@@ -74,10 +76,12 @@ def gateway_status(
 def _listener_status(listener: Object, generation: int, attached: Sequence[Attachment]) -> Object:
     problem = listener_problem(listener)
     reason, message = problem or ("", "")
-    routes = {key_of(a.route) for a in attached if a.listener == listener["name"]}
+    routes = {route_key(a.route) for a in attached if a.listener == listener["name"]}
     return {
         "name": listener["name"],
-        "supportedKinds": [{"group": GATEWAY_GROUP, "kind": "HTTPRoute"}],
+        "supportedKinds": [
+            {"group": GATEWAY_GROUP, "kind": kind} for kind in ("HTTPRoute", "GRPCRoute")
+        ],
         "attachedRoutes": len(routes),
         "conditions": [
             condition(
@@ -96,19 +100,19 @@ def _listener_status(listener: Object, generation: int, attached: Sequence[Attac
 
 
 def route_statuses(
-    snapshot: Snapshot, found: Sequence[ParentOutcome], resolved: Mapping[Key, Resolved]
+    snapshot: Snapshot, found: Sequence[ParentOutcome], resolved: Mapping[RouteKey, Resolved]
 ) -> Iterable[Desired]:
     """Our parents of every route that has or had one: Accepted and ResolvedRefs."""
-    by_route: dict[Key, list[ParentOutcome]] = {}
+    by_route: dict[RouteKey, list[ParentOutcome]] = {}
     for outcome in found:
-        by_route.setdefault(key_of(outcome.route), []).append(outcome)
+        by_route.setdefault(route_key(outcome.route), []).append(outcome)
     for key, route in snapshot.routes.items():
         outcomes_of_route = by_route.get(key, [])
         if not outcomes_of_route and not has_our_parent(route):
             continue
         problems = _problems(snapshot, route, resolved.get(key))
         yield Desired(
-            kind="HTTPRoute",
+            kind="GRPCRoute" if is_grpc(route) else "HTTPRoute",
             obj=route,
             status={"parents": [_route_parent(each, problems) for each in outcomes_of_route]},
             after=frozenset(

@@ -15,6 +15,7 @@ from inference_common.errors import KubeError
 from inference_common.kube import (
     GATEWAY,
     GATEWAYCLASS,
+    GRPCROUTE,
     HTTPROUTE,
     INFERENCEPOOL,
     INFERENCEPOOL_X,
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-WATCHED: Final = (GATEWAYCLASS, GATEWAY, HTTPROUTE, INFERENCEPOOL, INFERENCEPOOL_X, SERVICE, POD)
+WATCHED: Final = (
+    *(GATEWAYCLASS, GATEWAY, HTTPROUTE, GRPCROUTE, INFERENCEPOOL, INFERENCEPOOL_X, SERVICE, POD),
+)
 FIELD_MANAGER: Final = "inference-rollouts-local-gateway"
 DEBOUNCE_S: Final = 0.015
 """A Deployment's pods change in bursts: one translation then serves them all."""

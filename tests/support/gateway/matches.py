@@ -42,10 +42,7 @@ def precedence(match: Object) -> Precedence:
 
 def envoy_match(match: Object) -> dict[str, Any]:
     """One HTTPRouteMatch as a RouteMatch of Envoy. Raises ValueError on an unknown type."""
-    headers = [
-        {"name": header["name"], "string_match": _string_match(header)}
-        for header in _first_of_each(match.get("headers") or (), fold=True)
-    ]
+    headers = envoy_headers(match.get("headers") or ())
     if method := match.get("method"):
         headers.append({"name": ":method", "string_match": {"exact": method}})
     found = _envoy_path(match)
@@ -57,6 +54,14 @@ def envoy_match(match: Object) -> dict[str, Any]:
             for parameter in _first_of_each(parameters, fold=False)
         ]
     return found
+
+
+def envoy_headers(headers: Iterable[Object]) -> list[dict[str, Any]]:
+    """Header conditions as Envoy's HeaderMatchers. Raises ValueError on an unknown type."""
+    return [
+        {"name": header["name"], "string_match": _string_match(header)}
+        for header in _first_of_each(headers, fold=True)
+    ]
 
 
 def header_changes(filters: Iterable[Object]) -> dict[str, Any]:
@@ -71,24 +76,6 @@ def header_changes(filters: Iterable[Object]) -> dict[str, Any]:
             case _:
                 pass
     return found
-
-
-def unsupported(route: Object) -> str | None:
-    """What in a route this controller does not do, as a sentence; None when it does it all."""
-    for index, rule in enumerate(route["spec"].get("rules") or ()):
-        for entry in rule.get("filters") or ():
-            if entry["type"] not in FILTERS:
-                return f"rule {index}: filter {entry['type']} is not supported"
-        for ref in rule.get("backendRefs") or ():
-            for entry in ref.get("filters") or ():
-                if entry["type"] not in HEADER_FILTERS:
-                    return f"rule {index}: filter {entry['type']} on a backendRef is not supported"
-        for match in matches_of(rule):
-            try:
-                envoy_match(match)
-            except ValueError as error:
-                return f"rule {index}: {error}"
-    return None
 
 
 def duration_s(text: str) -> str:

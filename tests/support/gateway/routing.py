@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from support.gateway import calls, matches
 from support.gateway.attachment import ANY_HOST, covers
 from support.gateway.backends import Backend, Unresolved, resolve
-from support.gateway.matches import (
-    duration_s,
-    envoy_match,
-    header_changes,
-    matches_of,
-    precedence,
-)
+from support.gateway.matches import FILTERS, HEADER_FILTERS, duration_s, header_changes
 from support.gateway.resources import NO_BACKEND_CLUSTER, RETRY_POLICY, abort, picker_override
-from support.gateway.snapshot import age_of, key_of
+from support.gateway.snapshot import age_of, is_grpc, key_of, route_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from support.gateway.attachment import Attachment
     from support.gateway.backends import Upstream
-    from support.gateway.snapshot import Object, Snapshot
+    from support.gateway.snapshot import Object, RouteKey, Snapshot
 
 INVALID_STATUS = 500
 """What a share of an invalid backendRef answers (Gateway API, HTTPRouteRule.backendRefs)."""
@@ -49,7 +44,7 @@ def resolve_route(snapshot: Snapshot, route: Object) -> Resolved:
     for rule in route["spec"].get("rules") or ():
         weighted = []
         for ref in rule.get("backendRefs") or ():
-            backend = resolve(snapshot, namespace, ref)
+            backend = _resolve(snapshot, namespace, ref, grpc=is_grpc(route))
             _note(found, backend)
             weighted.append((ref, backend))
         action = _action(weighted)
@@ -57,7 +52,9 @@ def resolve_route(snapshot: Snapshot, route: Object) -> Resolved:
             policy
             for entry in rule.get("filters") or ()
             if entry["type"] == "RequestMirror"
-            for policy in _mirror(snapshot, namespace, entry["requestMirror"], found)
+            for policy in _mirror(
+                snapshot, namespace, entry["requestMirror"], found, grpc=is_grpc(route)
+            )
         ]
         if "route" in action:
             if mirrors:
@@ -73,8 +70,25 @@ def resolve_route(snapshot: Snapshot, route: Object) -> Resolved:
     return found
 
 
+def unsupported(route: Object) -> str | None:
+    """What in a route this controller does not do, as a sentence; None when it does it all."""
+    for index, rule in enumerate(route["spec"].get("rules") or ()):
+        for entry in rule.get("filters") or ():
+            if entry["type"] not in FILTERS:
+                return f"rule {index}: filter {entry['type']} is not supported"
+        for ref in rule.get("backendRefs") or ():
+            for entry in ref.get("filters") or ():
+                if entry["type"] not in HEADER_FILTERS:
+                    return f"rule {index}: filter {entry['type']} on a backendRef is not supported"
+        try:
+            _matched(route, rule)
+        except ValueError as error:
+            return f"rule {index}: {error}"
+    return None
+
+
 def route_configuration(
-    name: str, attached: Sequence[Attachment], resolved: dict[tuple[str, str], Resolved]
+    name: str, attached: Sequence[Attachment], resolved: Mapping[RouteKey, Resolved]
 ) -> dict[str, Any]:
     """The route configuration of one port.
 
@@ -101,7 +115,7 @@ def weight_of(ref: Object) -> int:
 
 
 def _routes(
-    domain: str, attached: Iterable[Attachment], resolved: dict[tuple[str, str], Resolved]
+    domain: str, attached: Iterable[Attachment], resolved: Mapping[RouteKey, Resolved]
 ) -> list[dict[str, Any]]:
     entries = []
     for found in attached:
@@ -113,15 +127,34 @@ def _routes(
         namespace, name = key_of(found.route)
         rules = found.route["spec"].get("rules") or ()
         for index, rule in enumerate(rules):
-            for match in matches_of(rule):
-                order = (_negative(_width(host)), precedence(match), age_of(found.route), index)
+            for precedence, match in _matched(found.route, rule):
+                order = (_negative(_width(host)), precedence, age_of(found.route), index)
                 rendered = {
                     "name": f"{namespace}/{name}/{rule.get('name') or index}",
-                    "match": envoy_match(match),
-                    **resolved[namespace, name].rules[index],
+                    "match": match,
+                    **resolved[route_key(found.route)].rules[index],
                 }
                 entries.append((order, rendered))
     return [rendered for _, rendered in sorted(entries, key=lambda entry: entry[0])]
+
+
+def _matched(route: Object, rule: Object) -> list[tuple[matches.Precedence, dict[str, Any]]]:
+    """The rule's matches as Envoy's, each with its precedence. Raises ValueError."""
+    if is_grpc(route):
+        return [(calls.precedence(one), calls.envoy_match(one)) for one in calls.calls_of(rule)]
+    found = matches.matches_of(rule)
+    return [(matches.precedence(one), matches.envoy_match(one)) for one in found]
+
+
+def _resolve(
+    snapshot: Snapshot, namespace: str, ref: Object, *, grpc: bool
+) -> Backend | Unresolved:
+    """A backend; calls have a cluster of their own, which speaks HTTP/2."""
+    found = resolve(snapshot, namespace, ref)
+    if isinstance(found, Unresolved) or not grpc:
+        return found
+    upstream = replace(found.upstream, name=f"grpc/{found.upstream.name}", http2=True)
+    return replace(found, upstream=upstream)
 
 
 def _width(host: str) -> tuple[bool, bool, int]:
@@ -163,10 +196,10 @@ def _weighted_cluster(ref: Object, backend: Backend | Unresolved) -> dict[str, A
 
 
 def _mirror(
-    snapshot: Snapshot, namespace: str, mirror: Object, found: Resolved
+    snapshot: Snapshot, namespace: str, mirror: Object, found: Resolved, *, grpc: bool
 ) -> list[dict[str, Any]]:
     """A mirror policy. A mirrored pool is balanced round robin: no picker sees the copies."""
-    backend = resolve(snapshot, namespace, mirror["backendRef"])
+    backend = _resolve(snapshot, namespace, mirror["backendRef"], grpc=grpc)
     _note(found, backend)
     if isinstance(backend, Unresolved):
         return []

@@ -41,6 +41,11 @@ def route(*rules: Object, name: str = "route", namespace: str = NAMESPACE, **spe
     return found | {"spec": {"parentRefs": [{"name": "gw"}], "rules": list(rules)} | spec}
 
 
+def grpc_route(*rules: Object, name: str = "route", **spec: Any) -> Object:
+    """A GRPCRoute on the gateway ``gw``."""
+    return route(*rules, name=name, **spec) | {"kind": "GRPCRoute"}
+
+
 def pool_ref(name: str, weight: int | None = None, group: str = POOL_GROUP, **more: Any) -> Object:
     """A backendRef to an InferencePool."""
     found = {"group": group, "kind": "InferencePool", "name": name} | more

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 Key = tuple[str, str]
 """Namespace and name."""
+RouteKey = tuple[str, str, str]
+"""Kind, namespace and name: routes of two kinds may have one name."""
 
 CONTROLLER_NAME: Final = "inference-rollouts.io/local-gateway"
 """``GatewayClass.spec.controllerName`` of the classes that this controller serves."""
@@ -26,7 +28,7 @@ class Snapshot:
     network: str
     classes: Mapping[str, Object] = field(default_factory=dict)
     gateways: Mapping[Key, Object] = field(default_factory=dict)
-    routes: Mapping[Key, Object] = field(default_factory=dict)
+    routes: Mapping[RouteKey, Object] = field(default_factory=dict)
     pools: Mapping[tuple[str, str, str], Object] = field(default_factory=dict)
     """By group, namespace, name."""
     services: Mapping[Key, Object] = field(default_factory=dict)
@@ -38,7 +40,7 @@ class Snapshot:
         """Sort objects of any watched kind into their places; other kinds are refused."""
         classes: dict[str, Object] = {}
         gateways: dict[Key, Object] = {}
-        routes: dict[Key, Object] = {}
+        routes: dict[RouteKey, Object] = {}
         pools: dict[tuple[str, str, str], Object] = {}
         services: dict[Key, Object] = {}
         pods: dict[str, list[Object]] = {}
@@ -48,8 +50,8 @@ class Snapshot:
                     classes[name_of(obj)] = obj
                 case "Gateway":
                     gateways[key_of(obj)] = obj
-                case "HTTPRoute":
-                    routes[key_of(obj)] = obj
+                case "HTTPRoute" | "GRPCRoute":
+                    routes[route_key(obj)] = obj
                 case "InferencePool":
                     pools[group_of(obj), *key_of(obj)] = obj
                 case "Service":
@@ -78,6 +80,16 @@ def name_of(obj: Object) -> str:
 def key_of(obj: Object) -> Key:
     """Namespace and name."""
     return obj["metadata"].get("namespace", ""), name_of(obj)
+
+
+def route_key(route: Object) -> RouteKey:
+    """Kind, namespace and name of a route."""
+    return str(route["kind"]), *key_of(route)
+
+
+def is_grpc(route: Object) -> bool:
+    """Whether the route is a GRPCRoute."""
+    return bool(route["kind"] == "GRPCRoute")
 
 
 def group_of(obj: Object) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from support.gateway.snapshot import Key, Object
 
-Kind = Literal["GatewayClass", "Gateway", "HTTPRoute", "InferencePool"]
+Kind = Literal["GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute", "InferencePool"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def merged(desired: Desired, now: str) -> dict[str, Any] | None:
     """The status to write, None when the object has it already. ``now``: RFC 3339, seconds."""
     current = desired.obj.get("status") or {}
     match desired.kind:
-        case "HTTPRoute":
+        case "HTTPRoute" | "GRPCRoute":
             new = _with_parents(current, "parents", desired, now, _is_ours)
         case "InferencePool" if group_of(desired.obj) == POOL_GROUP_X:
             new = _with_parents(current, "parent", desired, now, _is_our_pool_parent_x)
@@ -76,7 +76,7 @@ def pool_parent(gateway: Key) -> Object:
 def has_our_parent(obj: Object) -> bool:
     """Whether a route's or pool's status has an entry that this controller may have written."""
     status = obj.get("status") or {}
-    if obj["kind"] == "HTTPRoute":
+    if obj["kind"] in {"HTTPRoute", "GRPCRoute"}:
         return any(_is_ours(entry) for entry in status.get("parents") or ())
     if group_of(obj) == POOL_GROUP_X:
         return any(

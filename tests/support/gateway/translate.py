@@ -18,9 +18,8 @@ from support.gateway.conditions import (
     pool_statuses,
     route_statuses,
 )
-from support.gateway.matches import unsupported
-from support.gateway.routing import resolve_route, route_configuration
-from support.gateway.snapshot import key_of
+from support.gateway.routing import resolve_route, route_configuration, unsupported
+from support.gateway.snapshot import key_of, route_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,7 +55,7 @@ def translate(snapshot: Snapshot) -> Translation:
     addresses = allocate(snapshot.network, gateways)
     found = [_checked(outcome) for outcome in outcomes(snapshot, gateways)]
     resolved = {
-        key_of(outcome.route): resolve_route(snapshot, outcome.route)
+        route_key(outcome.route): resolve_route(snapshot, outcome.route)
         for outcome in found
         if outcome.accepted
     }
