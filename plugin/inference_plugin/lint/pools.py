@@ -29,13 +29,20 @@ def of_rollout(subject: Subject) -> Iterator[Finding]:
         if (pool := subject.inventory.of(backend.resource, backend.namespace, backend.name))
         and pool.kind == INFERENCEPOOL.kind
     ]
-    if subject.config.mode is DestinationMode.HASH_ADDRESSED:
+    mode = subject.config.mode
+    if mode is DestinationMode.SHARED_POOL:
+        for resource, name, _ in subject.carriers():
+            pool = subject.inventory.of(resource, subject.namespace, name)
+            if pool is not None:
+                yield from _of_this_rollout(subject, pool)
+                yield from _fail_open(pool, Severity.ERROR)
+    elif mode is DestinationMode.HASH_ADDRESSED:
         for pool in pools:
             yield from _of_this_rollout(subject, pool)
-    elif subject.config.mode is not DestinationMode.MODEL:
-        yield from _apart(subject, pools)
-    if subject.config.mode is DestinationMode.MODEL:
+    elif mode is DestinationMode.MODEL:
         yield from _fails_closed(subject)
+    else:
+        yield from _apart(subject, pools)
 
 
 def _of_this_rollout(subject: Subject, pool: Document) -> Iterator[Finding]:
@@ -157,19 +164,19 @@ def _fails_closed(subject: Subject) -> Iterator[Finding]:
                 group, INFERENCEPOOL.kind, subject.object_namespace, str(ref.get("name"))
             )
             if pool is not None and ref.get("group", group) == group:
-                yield from _fail_open(pool)
+                yield from _fail_open(pool, Severity.WARNING)
 
 
-def _fail_open(pool: Document) -> Iterator[Finding]:
+def _fail_open(pool: Document, severity: Severity) -> Iterator[Finding]:
     key = "endpointPickerRef" if pool.group == INFERENCEPOOL.group else "extensionRef"
     if (picker_ref(pool.obj) or {}).get("failureMode") == "FailOpen":
         yield finding(
-            Severity.WARNING,
+            severity,
             "fail-open",
             pool,
             *("spec", key, "failureMode"),
             what="failureMode is FailOpen",
-            why="while the picker is away, requests reach the pods without an adapter drawn: the "
-            "weights do not hold, and the model name is one that the pods do not know",
+            why="while the picker is away, requests reach the pods without it: no version or "
+            "adapter is drawn, so that the weights do not hold",
             remedy="set FailClose",
         )

@@ -104,7 +104,7 @@ def of_rollout(subject: Subject) -> Iterator[Finding]:
             )
         elif resource.kind in ROUTES:
             yield from _route(subject, found)
-        else:
+        elif not subject.config.sharedPool:
             yield from _split(subject, found)
 
 

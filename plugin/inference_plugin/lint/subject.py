@@ -15,6 +15,7 @@ from inference_common.kube import (
     SERVICE,
 )
 from inference_common.names import DESTINATION_ANNOTATION, PLUGIN_NAME
+from inference_common.pools import POOLS
 from inference_plugin.backends import Backend
 from inference_plugin.config import DestinationMode, RouterConfig, parse_config
 from inference_plugin.routes import ROUTES
@@ -178,6 +179,9 @@ class Subject:
             if rewrite.group is None and not self.inventory.of(resource, where, rewrite.name):
                 resource = INFERENCEMODELREWRITE_X
             return [(resource, rewrite.name, (*CONFIG, "inferenceModelRewrite"))]
+        if config.sharedPool:
+            resource = POOLS[config.poolGroup]
+            return [(resource, config.sharedPool, (*CONFIG, "sharedPool"))]
         return [(ROUTES[kind], route.name, CONFIG) for kind, route in config.routes]
 
     def _backend(self, group: str, name: str, kind: str = INFERENCEPOOL.kind) -> Backend:

@@ -172,6 +172,23 @@ def fail_open(objects: Objects) -> None:
     find(objects, "InferencePool")["spec"]["extensionRef"]["failureMode"] = "FailOpen"
 
 
+def shared_pool(objects: Objects) -> None:
+    settings = config(objects)
+    settings |= {"sharedPool": settings.pop("inferencePools")[0]}
+    del settings["httpRoute"]
+
+
+def open_shared_pool(objects: Objects) -> None:
+    shared_pool(objects)
+    spec = find(objects, "InferencePool", "mymodel-a")["spec"]
+    spec["endpointPickerRef"]["failureMode"] = "FailOpen"
+
+
+def missing_shared_pool(objects: Objects) -> None:
+    shared_pool(objects)
+    config(objects)["sharedPool"] = "mymodel"
+
+
 def rename_model(objects: Objects) -> None:
     find(objects, "InferenceModel")["metadata"]["name"] = "travel"
 
@@ -227,6 +244,9 @@ E, W = Severity.ERROR, Severity.WARNING
             [(E, "two-rollouts"), *[(W, "pool-selector")] * 4],
             id="two Rollouts on one reference",
         ),
+        pytest.param(POOLS, shared_pool, [], id="shares inside one pool"),
+        pytest.param(POOLS, open_shared_pool, [(E, "fail-open")], id="FailOpen with shares"),
+        pytest.param(POOLS, missing_shared_pool, [(E, "reference")], id="no such shared pool"),
         pytest.param(LORA, no_destination, [(E, "destination")], id="no destination"),
         pytest.param(LORA, fail_open, [(W, "fail-open")], id="FailOpen with adapters"),
         pytest.param(LORA, rename_model, [(E, "reference")], id="no such model"),
