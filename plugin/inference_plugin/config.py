@@ -173,6 +173,25 @@ class ModelListConfig(_Strict):
     weightKey: str = Field(default="weight", pattern=f"^{_FIELD}$")  # noqa: N815
 
 
+class ProofConfig(_Strict):
+    """What must be counted before a step is verified.
+
+    ``query`` is PromQL that gives one sample for each version, the number of requests in
+    ``$window``; ``label`` is the one whose value is a pod-template-hash or a destination's name.
+    """
+
+    query: str = Field(min_length=1, max_length=2000)
+    label: str = Field(default="version", pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")
+    minRequests: int = Field(default=100, ge=10, le=1_000_000)  # noqa: N815
+    timeoutSeconds: float = Field(default=120.0, ge=1, le=3600)  # noqa: N815
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "$window" not in self.query:
+            raise ValueError("query must count over $window, as increase(…[$window])")
+        return self
+
+
 class RouterConfig(_Strict):
     """The whole configuration; names are those of the JSON."""
 
@@ -193,6 +212,7 @@ class RouterConfig(_Strict):
     settleSeconds: float = Field(default=2.0, ge=0, le=60)  # noqa: N815
     holdSeconds: float = Field(default=30.0, ge=0, le=600)  # noqa: N815
     zeroWeight: ZeroWeight = ZeroWeight.KEEP  # noqa: N815
+    dataPlaneProof: ProofConfig | None = None  # noqa: N815
     drift: DriftPolicy = DriftPolicy.REPAIR
     onEnd: OnEnd = OnEnd.STABLE  # noqa: N815
     disableInProgressLabel: Literal[True] = True  # noqa: N815

@@ -26,6 +26,7 @@ from inference_plugin.errors import (
     StaleError,
 )
 from inference_plugin.holding import Holding
+from inference_plugin.proving import Prover
 from inference_plugin.recovery import interrupted
 from inference_plugin.releasing import Releaser
 from inference_plugin.revisions import Revisions
@@ -75,6 +76,7 @@ class Keeper:
         self._revisions = Revisions(key, tools.cluster)
         self._holding = Holding()
         self._superseded = Supersession()
+        self._prover = Prover(tools, self._teller)
         self._routes = RouteKeeping(key, tools, self._writer, self._teller, self._revisions)
         self._steering = Steering(key, tools, self._writer, self._teller, self._revisions)
         self._settled = True
@@ -195,7 +197,10 @@ class Keeper:
         if decision is None:
             return False
         self._teller.progress(command, decision)
-        return decision.verified
+        if not decision.verified or config.dataPlaneProof is None:
+            return decision.verified
+        entries = [entry for *_, entry in self._drift.entries(command.spec)]
+        return await self._prover.holds(command, config, entries)
 
     async def check_routes(self, spec: RolloutSpec, version: str = "") -> None:
         """Say what is wrong with a step for a managed route; SetWeight makes it.

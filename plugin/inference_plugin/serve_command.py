@@ -41,6 +41,10 @@ def serve(
     lease_identity: Annotated[
         str, typer.Option(help="This server's name in the Lease; else its host and a number.")
     ] = "",
+    prometheus: Annotated[
+        str | None,
+        typer.Option(help="URL of the Prometheus that a dataPlaneProof is asked of."),
+    ] = None,
     metrics_address: Annotated[
         str | None, typer.Option(help="HOST:PORT for Prometheus metrics; none if left out.")
     ] = None,
@@ -78,6 +82,7 @@ def serve(
         connection_age_s=connection_age_s,
         lease=_lease(lease),
         identity=lease_identity,
+        prometheus=_url(prometheus),
         metrics=_address(metrics_address),
         kubeconfig=kubeconfig,
         permissions=Permissions(namespaces=frozenset(allow_namespace or ())),
@@ -124,6 +129,12 @@ def _address(text: str | None) -> tuple[str, int] | None:
     if not host or not port.isdigit():
         raise typer.BadParameter(f"{text!r} is not HOST:PORT, for example 127.0.0.1:9090")
     return host, int(port)
+
+
+def _url(text: str | None) -> str | None:
+    if text is not None and not text.startswith(("http://", "https://")):
+        raise typer.BadParameter(f"{text!r} is no http(s) URL, for example http://prometheus:9090")
+    return text
 
 
 def _lease(text: str | None) -> tuple[str, str] | None:

@@ -21,6 +21,7 @@ from inference_common.kube import Kube
 from inference_plugin._pb import traffic_router_pb2 as pb
 from inference_plugin._pb import traffic_router_pb2_grpc as pb_grpc
 from inference_plugin.cluster import Cluster
+from inference_plugin.counters import Counters
 from inference_plugin.events import Recorder
 from inference_plugin.keepers import Keepers
 from inference_plugin.leadership import AlwaysLeads, Leadership
@@ -63,6 +64,7 @@ class Settings:
     connection_age_s: float = 600.0
     lease: tuple[str, str] | None = None
     identity: str = ""
+    prometheus: str | None = None
     metrics: tuple[str, int] | None = None
     kubeconfig: str | None = None
     permissions: Permissions
@@ -109,6 +111,7 @@ async def _serve_router(
             locks=ObjectLocks(),
             slots=WaitSlots(_WAIT_SLOTS),
             permissions=settings.permissions,
+            counters=Counters(settings.prometheus) if settings.prometheus else None,
             leadership=leadership,
         )
     )

@@ -10,6 +10,7 @@ from inference_plugin.leadership import AlwaysLeads
 if TYPE_CHECKING:
     from inference_plugin.carriers import Permissions
     from inference_plugin.cluster import Cluster
+    from inference_plugin.counters import Counters
     from inference_plugin.events import Recorder
     from inference_plugin.leadership import Leadership
     from inference_plugin.locks import ObjectLocks, WaitSlots
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 class Tools:
     """The cluster, the ways to tell of it, and the bounds on what is done at once.
 
+    ``counters`` are those of the data plane, None where the server was given no Prometheus;
     ``leadership`` says whether this server looks after drift and ends of life, or only answers.
     """
 
@@ -29,4 +31,5 @@ class Tools:
     locks: ObjectLocks
     slots: WaitSlots
     permissions: Permissions
+    counters: Counters | None = None
     leadership: Leadership | AlwaysLeads = field(default_factory=AlwaysLeads)

@@ -62,6 +62,8 @@ def plugin(layout: Layout, network: Network) -> Component:
         f"{network.host}:{PLUGIN_METRICS_PORT}",
         "--kubeconfig",
         layout.kubeconfig("plugin"),
+        "--prometheus",
+        f"http://{network.host}:{PROMETHEUS_PORT}",
     )
     return Component(
         name="plugin", argv=argv, cwd=layout.state_dir, ready=_serves_grpc(layout.plugin_socket)
