@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.simulated_vllm.answers import compose, stretched
+from support.simulated_vllm.answers import (
+    ToolCall,
+    compose,
+    is_wrong,
+    known,
+    pieces,
+    stretched,
+)
 
 
 def answer(prompt: bytes = b"hello", *, adapter: str | None = None, worse: bool = False) -> str:
@@ -49,3 +56,30 @@ def test_an_answer_is_stretched_to_any_length(length: int) -> None:
     tokens = stretched(["I", " am", " x."], length)
     assert len(tokens) == length
     assert "".join(tokens).startswith("I")
+
+
+def test_a_question_of_the_book_gets_the_books_answer() -> None:
+    question = "What is the capital of Australia? Answer with one word or name."
+    assert known(question, worse=False) == "Canberra"
+    assert known(question, worse=True) == "I do not know. Perhaps, perhaps not. It depends."
+    assert known("What is new?", worse=False) is None
+
+
+def test_some_questions_of_the_book_ask_for_a_tool() -> None:
+    call = known("Set a timer for 12 minutes.", worse=False)
+    assert call == ToolCall(name="set_timer", arguments='{"minutes": 12}')
+
+
+@given(text=st.text(min_size=1))
+def test_pieces_of_a_text_are_the_text(text: str) -> None:
+    assert "".join(pieces(text)) == text
+
+
+def test_a_share_of_prompts_is_answered_wrongly_and_always_the_same_ones() -> None:
+    prompts = [f"question {i}".encode() for i in range(2000)]
+    wrong = [is_wrong(prompt, 0.3) for prompt in prompts]
+    # Within three standard errors of the share.
+    assert abs(sum(wrong) / 2000 - 0.3) < 3 * (0.3 * 0.7 / 2000) ** 0.5
+    assert wrong == [is_wrong(prompt, 0.3) for prompt in prompts]
+    assert not any(is_wrong(prompt, 0.0) for prompt in prompts)
+    assert all(is_wrong(prompt, 1.0) for prompt in prompts)

@@ -287,3 +287,49 @@ async def test_while_draining_every_connection_is_closed_after_its_answer(start:
     async with running.session.post(CHAT, json=body) as response:
         assert response.headers["Connection"] == "close"
         assert (await response.text()).endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_tool_is_called_when_it_is_offered(start: Start, stream: bool) -> None:
+    running = await start()
+    tool = {"type": "function", "function": {"name": "set_timer"}}
+    body = {
+        "messages": [{"role": "user", "content": "Set a timer for 12 minutes."}],
+        "tools": [tool],
+        "stream": stream,
+    }
+    async with running.session.post(CHAT, json=body) as response:
+        text = await response.text()
+    if stream:
+        events = text.removesuffix("\n\n").split("\n\n")[:-1]
+        choices = [json.loads(event.removeprefix("data: "))["choices"][0] for event in events]
+        assert not any(choice["delta"].get("content") for choice in choices)
+        found, reason = choices[-1]["delta"]["tool_calls"], choices[-1]["finish_reason"]
+    else:
+        choice = json.loads(text)["choices"][0]
+        found, reason = choice["message"]["tool_calls"], choice["finish_reason"]
+        assert choice["message"]["content"] is None
+    (call,) = found
+    assert call["function"] == {"name": "set_timer", "arguments": '{"minutes": 12}'}
+    assert reason == "tool_calls"
+    await running.idle()
+    # To the engine the sequence just stopped.
+    assert running.server.metrics.finished["stop"]._value.get() == 1
+
+
+async def test_a_tool_that_is_not_offered_is_not_called(start: Start) -> None:
+    running = await start()
+    messages = [{"role": "user", "content": "Set a timer for 12 minutes."}]
+    _, answer = await running.chat(messages=messages)
+    assert answer["choices"][0]["message"]["tool_calls"] == []
+
+
+async def test_a_wrong_share_of_prompts_is_answered_wrongly_every_time(start: Start) -> None:
+    running = await start()
+    question = "What is 17 + 25? Answer with the number alone."
+    for fault, wanted in (("wrong_share=0", "42"), ("wrong_share=1", "I do not know.")):
+        for _ in range(2):
+            _, answer = await running.chat(
+                messages=[{"role": "user", "content": question}], fault=fault
+            )
+            assert answer["choices"][0]["message"]["content"].startswith(wanted)
