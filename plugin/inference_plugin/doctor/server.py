@@ -100,7 +100,7 @@ def judge(answer: Any, where: str) -> Iterator[Check]:
         lead = ""
         if answer.lease:
             lead = f", {'holds' if answer.leads else 'does not hold'} Lease {answer.lease}"
-        yield ok("server", f"{where} is {mine} and ready, {answer.rollouts} Rollouts{lead}")
+        yield ok("server", f"{where} is {mine} and ready, Rollouts: {answer.rollouts}{lead}")
     yield from _bridges(answer)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 from rich.text import Text
 
+from inference_plugin.backends import backend_of_item
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -50,13 +52,12 @@ def _revisions(found: Explanation, console: Console) -> None:
     if not found.revisions:
         return
     table = Table(box=None, pad_edge=False)
-    for name in ("  revision", "pod-template-hash", "ReplicaSet", "pods ready", "goes to"):
-        table.add_column(name)
+    for name in ("  revision", "pod-template-hash", "pods ready", "goes to"):
+        table.add_column(name, overflow="fold")
     for each in found.revisions:
         table.add_row(
             f"  {each.role}",
             each.pod_template_hash,
-            each.replica_set or _NONE,
             f"{each.ready} of {each.replicas}",
             each.destination or "nowhere yet",
         )
@@ -68,15 +69,16 @@ def _weights(found: Explanation, console: Console) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for name in ("  object", "rule", "backend or target"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for name in ("found", "commanded", "then"):
         table.add_column(name, justify="right")
+    namespace = found.rollout.partition("/")[0]
     before = ""
     for each in found.weights:
         table.add_row(
-            f"  {each.object}" if each.object != before else "",
+            f"  {_short(each.object, namespace)}" if each.object != before else "",
             each.place or _NONE,
-            each.item,
+            _short_item(each.item, namespace),
             *(_number(value) for value in (each.found, each.commanded, each.then)),
         )
         before = each.object
@@ -85,3 +87,14 @@ def _weights(found: Explanation, console: Console) -> None:
 
 def _number(value: int | None) -> str:
     return _NONE if value is None else str(value)
+
+
+def _short(title: str, namespace: str) -> str:
+    """``Kind NAMESPACE/NAME`` without the namespace where it is the Rollout's own."""
+    return title.replace(f" {namespace}/", " ", 1)
+
+
+def _short_item(item: str, namespace: str) -> str:
+    """A backend as ``Kind NAME``; the name of a target stays as it is."""
+    backend = backend_of_item(item)
+    return item if backend is None else _short(str(backend), namespace)
