@@ -14,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from inference_common.kube import HTTPROUTE, INFERENCEMODEL, INFERENCEPOOL, POD, REPLICASET
+from inference_common.kube import (
+    HTTPROUTE,
+    INFERENCEMODEL,
+    INFERENCEPOOL,
+    POD,
+    REPLICASET,
+    ROLLOUT,
+)
 from inference_common.names import HASH_LABEL
 from inference_plugin.carriers import Permissions
 from inference_plugin.errors import PluginError
@@ -30,6 +37,7 @@ from support.memory_cluster import (
     make_pod,
     make_pool,
     make_replica_set,
+    make_rollout,
     make_route,
     pool_ref,
     service_ref,
@@ -76,6 +84,8 @@ class HashAddressed(RuleBasedStateMachine):
         self.stable = self.canary = "h1"
         self.desired = 0
         self.aborted = False
+        self.header = False
+        self.sent_by_header: set[str] = set()
 
     @initialize(weights=st.tuples(*[st.one_of(st.none(), st.integers(1, 9))] * 2))
     def deploy(self, weights: tuple[int | None, int | None]) -> None:
@@ -85,7 +95,7 @@ class HashAddressed(RuleBasedStateMachine):
         self.cluster.put(HTTPROUTE, make_route("chat", [*refs, service_ref("docs", 1)]))
         # Before the first command the gateway sends by what the user wrote.
         self.cluster.accept("chat")
-        self.sent = weights_of(self.cluster, "chat")
+        self.sent = weights_of(self.cluster, "chat", rule=-1)
         self.docs = Fraction(1, sum(self.sent.values()))
         self.pod("h1", ready=True)
         self.cluster.before_write = self.about_to_write
@@ -100,9 +110,33 @@ class HashAddressed(RuleBasedStateMachine):
         was = aims_of(self.cluster)[write.name]
         if was is None:
             return
-        weight = weights_of(self.cluster, "chat")[write.name]
+        weight = weights_of(self.cluster, "chat", rule=-1)[write.name]
         assert weight == 0, "a pool of another revision is re-aimed only at weight 0"
         assert self.sent[write.name] == 0, "and only when the gateway sends nothing there"
+        assert write.name not in self.headed() | self.sent_by_header, "by a header route neither"
+
+    def headed(self) -> set[str]:
+        """Where the header route sends, as the route says it now."""
+        rules = self.cluster.objects[HTTPROUTE, NAMESPACE, "chat"]["spec"]["rules"]
+        return {ref["name"] for rule in rules[:-1] for ref in rule["backendRefs"]}
+
+    def rollout(self) -> None:
+        """The Rollout's status, which says whether a header route is wished."""
+        step = {
+            "setHeaderRoute": {
+                "name": "beta",
+                "match": [{"headerName": "x-beta", "headerValue": {"exact": "yes"}}],
+            }
+        }
+        made = make_rollout("chat", {}, stable=self.stable, canary=self.canary, abort=self.aborted)
+        strategy = made["spec"]["strategy"]["canary"]
+        strategy["steps"] = [step] if self.header else []
+        strategy["trafficRouting"] = {"managedRoutes": [{"name": "beta"}]}
+        self.cluster.put(ROLLOUT, made)
+
+    @rule(wished=st.booleans())
+    def header_step(self, wished: bool) -> None:
+        self.header = wished
 
     @rule()
     def new_revision(self) -> None:
@@ -146,7 +180,8 @@ class HashAddressed(RuleBasedStateMachine):
     @rule()
     def gateway_takes_it_in(self) -> None:
         self.cluster.accept("chat")
-        self.sent = weights_of(self.cluster, "chat")
+        self.sent = weights_of(self.cluster, "chat", rule=-1)
+        self.sent_by_header = self.headed()
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 30.0]))
     def time_passes(self, seconds: float) -> None:
@@ -154,37 +189,47 @@ class HashAddressed(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from("ab"), weight=st.integers(0, 200))
     def somebody_edits_a_managed_weight(self, name: str, weight: int) -> None:
-        weights = weights_of(self.cluster, "chat")
+        weights = weights_of(self.cluster, "chat", rule=-1)
         if weights["a"] + weights["b"] - weights[name] + weight == 0:
             return
 
         def edit(obj: Any) -> None:
-            [ref] = [one for one in obj["spec"]["rules"][0]["backendRefs"] if one["name"] == name]
+            [ref] = [one for one in obj["spec"]["rules"][-1]["backendRefs"] if one["name"] == name]
             ref["weight"] = weight
 
         self.cluster.change(HTTPROUTE, "chat", edit)
-        found = weights_of(self.cluster, "chat")
+        found = weights_of(self.cluster, "chat", rule=-1)
         self.docs = Fraction(found["docs"], sum(found.values()))
 
     @rule(most=st.integers(1, 4))
     def the_plugin_takes_steps(self, most: int) -> None:
         command = make_command(POOLS, self.stable, self.canary, self.desired, own=self.aborted)
+        self.rollout()
         for _ in range(most):
             decision = plan(command, self.cluster, now=NOW, permissions=Permissions())
             if not decision.writes:
                 if decision.reached:
                     again = plan(command, self.cluster, now=NOW, permissions=Permissions())
                     assert not again.writes
+                    self.header_follows()
                 return
             for write in decision.writes:
                 run(self.cluster.write(write))
                 self.weights_are_sound()
 
+    def header_follows(self) -> None:
+        """A header route goes to the canary's pool alone, and to none of a revision that is not."""
+        for name in self.headed():
+            assert aims_of(self.cluster)[name] == self.canary
+            assert self.header
+            assert not self.aborted
+            assert self.canary != self.stable
+
     @invariant()
     def weights_are_sound(self) -> None:
         if "docs" not in getattr(self, "sent", {}):
             return
-        weights = weights_of(self.cluster, "chat")
+        weights = weights_of(self.cluster, "chat", rule=-1)
         assert weights["a"] + weights["b"] > 0
         assert Fraction(weights["docs"], sum(weights.values())) == self.docs
 
