@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from inference_common.kube import GRPCROUTE, PatchKind
+from inference_common.kube import GRPCROUTE, ROLLOUT, PatchKind
+from inference_common.names import COMMANDED_ANNOTATION
 from inference_common.watching import WatchCache
 from support import manifests as m
 from support.deployments import POOLS, hash_addressed
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 GATEWAY = "grpc-gateway"
 SINCE = "2026-01-01T00:00:00Z"
+POOL_REFS = [m.pool_ref(name, weight) for name, weight in zip(POOLS, (100, 0), strict=True)]
 
 
 class GrpcGateway:
@@ -96,9 +98,9 @@ def grpc_route(name: str, *refs: Object) -> Object:
     }
 
 
-async def until_grpc_weights(scenario: Scenario, a: int, b: int) -> None:
-    expected = {"chat-a": a, "chat-b": b, "other": 100}
-    await scenario.until(
+async def until_grpc_weights(scenario: Scenario, a: int, b: int, **others: int) -> Object:
+    expected = {"chat-a": a, "chat-b": b, **(others or {"other": 100})}
+    return await scenario.until(
         GRPCROUTE,
         "chat",
         lambda obj: obj is not None and weights(obj) == expected,
@@ -107,8 +109,7 @@ async def until_grpc_weights(scenario: Scenario, a: int, b: int) -> None:
 
 
 async def test_an_http_route_and_a_grpc_route_move_together(scenario: Scenario) -> None:
-    refs = [m.pool_ref(name, weight) for name, weight in zip(POOLS, (100, 0), strict=True)]
-    await scenario.apply(grpc_route("chat", *refs, m.service_ref("other", 100)))
+    await scenario.apply(grpc_route("chat", *POOL_REFS, m.service_ref("other", 100)))
     async with grpc_gateway(scenario) as gateway:
         await hash_addressed(scenario, config={"grpcRoute": "chat"})
         await scenario.revise("chat", "2")
@@ -126,3 +127,68 @@ async def test_an_http_route_and_a_grpc_route_move_together(scenario: Scenario) 
         await scenario.argo("abort", "chat")
         await until_grpc_weights(scenario, 100, 0)
         await scenario.until_weights("chat", {"chat-a": 100, "chat-b": 0})
+
+
+async def at_ten(scenario: Scenario, **config: Any) -> None:
+    """Rollout ``chat`` in the middle of a canary, on an HTTPRoute and a GRPCRoute."""
+    await hash_addressed(scenario, config={"grpcRoute": "chat", **config})
+    await scenario.revise("chat", "2")
+    await scenario.until_paused("chat", 10)
+    await until_grpc_weights(scenario, 90, 10)
+
+
+async def test_a_rollout_deleted_mid_canary_releases_its_grpc_route(scenario: Scenario) -> None:
+    await scenario.apply(grpc_route("chat", *POOL_REFS, m.service_ref("other", 100)))
+    async with grpc_gateway(scenario):
+        await at_ten(scenario)
+        await scenario.kube.delete(ROLLOUT, "chat", scenario.namespace)
+        await until_grpc_weights(scenario, 100, 0)
+        await scenario.until(
+            GRPCROUTE,
+            "chat",
+            lambda obj: (
+                obj is not None
+                and COMMANDED_ANNOTATION not in (obj["metadata"].get("annotations") or {})
+            ),
+            what="no annotation of the plugin",
+        )
+        await scenario.until_weights("chat", {"chat-a": 100, "chat-b": 0})
+
+
+async def test_an_edited_weight_of_a_grpc_route_is_adopted_until_the_next_command(
+    scenario: Scenario,
+) -> None:
+    await scenario.apply(grpc_route("chat", *POOL_REFS, m.service_ref("other", 100)))
+    async with grpc_gateway(scenario):
+        await at_ten(scenario, drift="adopt")
+        operations = [
+            {"op": "replace", "path": f"/spec/rules/0/backendRefs/{at}/weight", "value": weight}
+            for at, weight in enumerate((70, 30))
+        ]
+        await scenario.kube.patch(GRPCROUTE, "chat", operations, scenario.namespace)
+        await scenario.until_event("DriftAdopted", "GRPCRoute")
+        await scenario.reconcile("chat")
+        await until_grpc_weights(scenario, 70, 30)
+        await scenario.argo("promote", "chat")
+        await scenario.until_paused("chat", 50)
+        await until_grpc_weights(scenario, 50, 50)
+
+
+async def test_rules_of_a_grpc_route_are_chosen_by_method(scenario: Scenario) -> None:
+    route = grpc_route("chat", *POOL_REFS)
+    infer, pinned = ({"service": "Infer", "method": name} for name in ("ModelInfer", "ModelReady"))
+    route["spec"]["rules"] = [
+        {"matches": [{"method": {"type": "Exact", **method}}], "backendRefs": POOL_REFS}
+        for method in (pinned, infer)
+    ]
+    await scenario.apply(route)
+    routes = [{"name": "chat", "rules": [infer]}]
+    async with grpc_gateway(scenario):
+        await hash_addressed(scenario, config={"grpcRoutes": routes})
+        before = await scenario.get(GRPCROUTE, "chat")
+        await scenario.revise("chat", "2")
+        await scenario.until_paused("chat", 10)
+        after = await scenario.get(GRPCROUTE, "chat")
+        assert after["spec"]["rules"][0] == before["spec"]["rules"][0]
+        refs = after["spec"]["rules"][1]["backendRefs"]
+        assert [ref["weight"] for ref in refs] == [90, 10]

@@ -26,27 +26,33 @@ async def hash_addressed(
     config: Object | None = None,
     others: Sequence[Object] = (),
     routes: Sequence[str] = ("chat",),
+    rules: Sequence[Object] = (),
     scale_down_delay: bool = True,
     **canary: Any,
 ) -> None:
     """Rollout ``chat`` that owns no-op pods, with pools chat-a and chat-b on route chat.
 
     No traffic flows: the pickers are pods without a process that are ready at once. ``config``
-    adds to the plugin's configuration, ``others`` to the backendRefs of each of the routes.
+    adds to the plugin's configuration, ``others`` to the backendRefs of each of the routes, whose
+    rules are ``rules`` if there are any.
     Without ``scale_down_delay`` none is set, as dynamicStableScale wants it.
     """
     pools = [m.pool(name, APP, picker="picker", resource=resource) for name in POOLS]
     refs = [m.pool_ref(name, weight, resource) for name, weight in zip(POOLS, weights, strict=True)]
+    made = [m.route(name, *refs, *others) for name in routes]
+    for route in made if rules else ():
+        route["spec"]["rules"] = list(rules)
     await scenario.apply(
         m.gateway(),
         m.deployment("picker", m.noop(), labels={"app": "picker"}),
         m.service("picker", {"app": "picker"}, m.PICKER_PORT),
         *pools,
-        *[m.route(name, *refs, *others) for name in routes],
+        *made,
     )
     await scenario.until_available("picker")
     named = [{"name": name} for name in routes]
-    routing = {"httpRoutes": named, "inferencePools": list(POOLS), "poolGroup": resource.group}
+    routing: Object = {"httpRoutes": named, "inferencePools": list(POOLS)}
+    routing["poolGroup"] = resource.group
     template = m.pod_template(m.noop(), labels=APP)
     rollout = m.rollout("chat", template, routing | (config or {}), replicas=replicas, **canary)
     if not scale_down_delay:
