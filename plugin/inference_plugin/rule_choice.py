@@ -1,6 +1,6 @@
 """Which rule of a route a configuration means: by its name, or by what it matches.
 
-Names of rules are in Gateway API's experimental channel only; what a rule matches is everywhere.
+Older versions of the Gateway API have no names of rules; what a rule matches is in all of them.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import secrets
 import signal
 import socket
@@ -138,6 +139,10 @@ async def _serve_router(
     await asyncio.wait({synced, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not stop.is_set():
         keepers.wake_all()
+        # What has been read stays for long: a collection that walks through all of it would stop
+        # the calls for tens of milliseconds with some hundred Rollouts, again and again.
+        gc.collect()
+        gc.freeze()
         if isinstance(leadership, Leadership):
             # Only a server that knows the cluster may look after it.
             await stack.enter_async_context(_competing(leadership))
