@@ -18,6 +18,7 @@ from inference_common.kube import Kube
 from inference_common.shares import ACKNOWLEDGEMENT_PATH
 from inference_picker.cluster import ClusterSource
 from inference_picker.director import Director, Settings
+from inference_picker.endpoint_file import FileSource
 from inference_picker.errors import ConfigError
 from inference_picker.exchange import DEFAULT_MAX_BODY_BYTES
 from inference_picker.gateway import Gateways
@@ -27,8 +28,10 @@ from inference_picker.metrics import Metrics, PickLogCollector, PoolCollector, S
 from inference_picker.pages import MetricsPage, served_pages, shares_page
 from inference_picker.recording import Recorder
 from inference_picker.sampling import Sampling
+from inference_picker.scheduling_series import SchedulingCollector
 from inference_picker.scraping import Scraper
 from inference_picker.servicer import ExternalProcessor
+from inference_picker.shares_series import SharesCollector
 from inference_picker.tls import Tls, credentials
 from inference_picker.witnesses import open_witnesses
 
@@ -120,7 +123,9 @@ async def serving(
                 source=source, in_flight=in_flight, labels=recorder.endpoints, name=options.pool
             ),
             ScrapeCollector(scraper),
+            SharesCollector(source=source, unmet=director.unmet),
             PickLogCollector(witnesses.log),
+            SchedulingCollector(director, source),
         ):
             metrics.registry.register(collector)
         server = _server(options)
@@ -148,11 +153,11 @@ async def serving(
         page = MetricsPage(director, recorder)
 
         def why_unready() -> str | None:
-            return None if is_ready() else "pool or pods are not known yet, or draining\n"
+            return None if is_ready() else f"not ready, or draining: {source.detail()}\n"
 
         pages = {ACKNOWLEDGEMENT_PATH: shares_page(source, f"{options.namespace}/{options.pool}")}
         running.metrics_port = await stack.enter_async_context(
-            served_pages(options.metrics_address, page.show, why_unready, pages)
+            served_pages(options.metrics_address, page.show, why_unready, pages, source.detail)
         )
         if options.health_address is not None:
             health_port = HealthPort(health, options.health_address)
@@ -199,32 +204,48 @@ async def serve_pool(
     *, pool: str, namespace: str, group: str, kubeconfig: str | None, options: Options
 ) -> None:
     """Serve one pool of the cluster until SIGTERM or SIGINT, then drain."""
+    kube = await _connect(kubeconfig)
+    source = ClusterSource(kube, name=pool, namespace=namespace, group=group)
+    try:
+        async with source:
+            await _serve(source, options)
+    finally:
+        await kube.close()
+
+
+async def serve_file(*, endpoints: Path, options: Options) -> None:
+    """Serve the endpoints of a file until SIGTERM or SIGINT, then drain. No Kubernetes."""
+    source = FileSource(endpoints)
+    watching = asyncio.create_task(source.run(), name="watch the file of endpoints")
+    try:
+        await _serve(source, options)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _serve(source: ClusterSource | FileSource, options: Options) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    kube = await _connect(kubeconfig)
-    source = ClusterSource(kube, name=pool, namespace=namespace, group=group)
 
     def is_ready() -> bool:
         return source.is_ready and not stopping.is_set()
 
-    try:
-        async with source, serving(source, options, is_ready=is_ready) as running:
-            lister = ModelLister(source, interval_s=options.models_interval_s)
-            tasks = [
-                asyncio.create_task(lister.run(), name="list models"),
-                asyncio.create_task(_report_readiness(running, is_ready), name="readiness"),
-            ]
-            settle_memory()
-            _log.info("serving", pool=pool, namespace=namespace, port=running.port)
-            await _until_first(stopping, tasks)
-            await _drain(running, options)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-    finally:
-        await kube.close()
+    async with serving(source, options, is_ready=is_ready) as running:
+        lister = ModelLister(source, interval_s=options.models_interval_s)
+        tasks = [
+            asyncio.create_task(lister.run(), name="list models"),
+            asyncio.create_task(_report_readiness(running, is_ready), name="readiness"),
+        ]
+        settle_memory()
+        _log.info("serving", source=source.detail(), port=running.port)
+        await _until_first(stopping, tasks)
+        await _drain(running, options)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _connect(kubeconfig: str | None) -> Kube:
