@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
+from inference_common.errors import KubeError
 from inference_common.kube import POD
 from inference_common.names import (
     COMMANDED_ANNOTATION,
@@ -13,17 +15,19 @@ from inference_common.names import (
     SHARES_ANNOTATION,
     VERSION_LABEL,
 )
-from inference_common.pods import is_member, takes_requests
+from inference_common.pods import is_member, shows_ready
 from inference_common.pools import POOLS, ports_of, selector_of
 from inference_common.watching import WatchCache
 from inference_picker.errors import ConfigError
 from inference_picker.holding import Held, hold
 from inference_picker.model_splits import SplitWatch
+from inference_picker.objectives import ObjectiveWatch
 from inference_picker.pool import Endpoint, PoolSnapshot, make_snapshot
+from inference_picker.pulse import Pulse
 from inference_picker.rollout_watch import RolloutWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from inference_common.kube import Kube, Resource
 
@@ -44,14 +48,18 @@ def endpoints_of(
     pods: Iterable[Mapping[str, Any]],
     models: Mapping[str, frozenset[str]],
 ) -> Iterator[Endpoint]:
-    """One endpoint for each target port of each member that takes requests, by pod name."""
+    """One endpoint for each target port of each member that takes requests, by pod name.
+
+    Pods that are being deleted and still answer are among them, marked: better than none
+    (KEP-1669).
+    """
     selector = selector_of(pool)
     ports = ports_of(pool)
     for pod in sorted(pods, key=lambda each: str(each["metadata"]["name"])):
-        if not is_member(pod, selector) or not takes_requests(pod):
+        ip = (pod.get("status") or {}).get("podIP")
+        if not is_member(pod, selector) or not shows_ready(pod) or not ip:
             continue
         labels = pod["metadata"].get("labels") or {}
-        ip = pod["status"]["podIP"]
         for port in ports:
             address = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
             yield Endpoint(
@@ -59,13 +67,23 @@ def endpoints_of(
                 pod=pod["metadata"]["name"],
                 version=labels.get(HASH_LABEL) or labels.get(VERSION_LABEL) or "",
                 models=models.get(address),
+                labels=labels,
+                terminating=bool(pod["metadata"].get("deletionTimestamp")),
             )
 
 
 class ClusterSource:
     """Snapshots of one pool from the API server; the last one stays when it is unreachable."""
 
-    def __init__(self, kube: Kube, *, name: str, namespace: str, group: str) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        *,
+        name: str,
+        namespace: str,
+        group: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Describe the pool; nothing runs before the source is entered."""
         self.name = name
         self.group = group
@@ -79,6 +97,8 @@ class ClusterSource:
         self._pods = WatchCache(kube, POD, namespace)
         self._splits = SplitWatch(kube, namespace, self._forget)
         self._rollouts = RolloutWatch(kube, namespace, self._forget)
+        self._objectives = ObjectiveWatch(kube, namespace, self._forget)
+        self._pulse = Pulse(self._ask, clock=clock)
         self._held = Held()
         self._listed: dict[str, frozenset[str]] = {}
         self._snapshot: PoolSnapshot | None = None
@@ -89,9 +109,13 @@ class ClusterSource:
             cache.start()
         self._splits.start()
         self._rollouts.start()
+        self._objectives.start()
+        self._pulse.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._pulse.stop()
+        await self._objectives.stop()
         await self._splits.stop()
         await self._rollouts.stop()
         for cache in (self._pools, self._pods):
@@ -110,6 +134,28 @@ class ClusterSource:
         await self._splits.known()
         await self._rollouts.known()
 
+    def staleness_s(self) -> float | None:
+        """Seconds since the API server was last heard; None while it answers."""
+        return self._pulse.silent_s
+
+    def detail(self) -> str:
+        """One line about the pool and the way to it, for /readyz."""
+        pool = f"{self.namespace}/{self.name}"
+        if self._pool() is None:
+            return f"InferencePool {pool} ({self.group}) does not exist or is not known yet"
+        count = len(self.snapshot().endpoints)
+        silent = self._pulse.silent_s
+        if silent is None:
+            return f"{count} endpoints in {pool}"
+        return f"{count} endpoints in {pool} as of {silent:.0f} s ago: the API server is away"
+
+    async def _ask(self) -> None:
+        try:
+            await self._kube.get(pool_resource(self.group), self.name, self.namespace)
+        except KubeError as error:
+            if not error.not_found:
+                raise
+
     def snapshot(self) -> PoolSnapshot:
         """The pool as the API server last described it; empty while it does not exist."""
         if self._snapshot is None:
@@ -121,6 +167,7 @@ class ClusterSource:
                 endpoints_of(pool, self._pods.items(), self._listed),
                 self._splits.splits(self.name, self.group),
                 self._held,
+                self._objectives.priorities(self.name, self.group),
             )
         return self._snapshot
 

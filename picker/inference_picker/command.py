@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+from inference_picker.config_command import check_config
+from inference_picker.explain_command import explain
+
 app = typer.Typer(
     name="picker",
     help="Choose the model server for each request (Envoy ext_proc, one InferencePool).",
@@ -21,10 +24,18 @@ def picker() -> None:
     """Choose the model server for each request."""
 
 
+app.command("check-config")(check_config)
+app.command()(explain)
+
+
 @app.command()
 def serve(
-    pool: Annotated[str, typer.Option(help="Name of the InferencePool.")],
-    namespace: Annotated[str, typer.Option(help="Its namespace.")],
+    pool: Annotated[str, typer.Option(help="Name of the InferencePool.")] = "",
+    namespace: Annotated[str, typer.Option(help="Its namespace.")] = "",
+    endpoints: Annotated[
+        Path | None,
+        typer.Option(help="File of endpoints instead of a pool, for use without Kubernetes."),
+    ] = None,
     pool_group: Annotated[str, typer.Option(help="Its API group.")] = "inference.networking.k8s.io",
     address: Annotated[
         str, typer.Option(help="HOST:PORT of ext_proc and gRPC health.")
@@ -53,6 +64,13 @@ def serve(
     kubeconfig: Annotated[
         str | None, typer.Option(help="Else $KUBECONFIG, else the pod's service account.")
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="EndpointPickerConfig, YAML: plugins and weights. Else load cost."),
+    ] = None,
+    fallbacks: Annotated[
+        int, typer.Option(min=0, help="Endpoints that the gateway is told behind the first one.")
+    ] = 0,
     expose_target_model: Annotated[
         bool,
         typer.Option(
@@ -71,6 +89,10 @@ def serve(
             "whose model name is written back, always do.",
         ),
     ] = 0.05,
+    pick_log: Annotated[
+        Path | None,
+        typer.Option(help="File for a JSON line on each request; `picker explain` reads it."),
+    ] = None,
     max_body_bytes: Annotated[
         int, typer.Option(min=1024, help="Larger request bodies are answered with 413.")
     ] = 10 * 1024 * 1024,
@@ -95,15 +117,16 @@ def serve(
     log_format: Annotated[str, typer.Option(help="json or text.")] = "json",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
-    """Serve one InferencePool until SIGTERM."""
+    """Serve one InferencePool, or a file of endpoints, until SIGTERM."""
     import uvloop  # noqa: PLC0415 - help must not pay for it
 
     from inference_common.logs import configure_logging  # noqa: PLC0415
     from inference_picker.addresses import split_address  # noqa: PLC0415
     from inference_picker.cluster import pool_resource  # noqa: PLC0415
+    from inference_picker.config import PickerConfig, load_config  # noqa: PLC0415
     from inference_picker.director import Settings  # noqa: PLC0415
     from inference_picker.errors import ConfigError  # noqa: PLC0415
-    from inference_picker.serving import Options, serve_pool  # noqa: PLC0415
+    from inference_picker.serving import Options, serve_file, serve_pool  # noqa: PLC0415
     from inference_picker.tls import tls_of  # noqa: PLC0415
 
     configure_logging("picker", json=log_format == "json", level=log_level)
@@ -115,31 +138,43 @@ def serve(
             health_address = f"[{host}]:9003" if ":" in host else f"{host}:9003"
         elif health_address != "none":
             split_address(health_address, flag="--health-address")
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(
-                serve_pool(
-                    pool=pool,
-                    namespace=namespace,
-                    group=pool_group,
-                    kubeconfig=kubeconfig,
-                    options=Options(
-                        address=address,
-                        metrics_address=metrics_address,
-                        pool=pool,
-                        namespace=namespace,
-                        settings=Settings(expose_target_model=expose_target_model),
-                        watch_share=watch_share,
-                        tls=tls,
-                        health_address=None if health_address == "none" else health_address,
-                        scrape_interval_s=scrape_interval_s,
-                        scrape_path=scrape_path,
-                        max_body_bytes=max_body_bytes,
-                        models_interval_s=models_interval_s,
-                        drain_delay_s=drain_delay_s,
-                        drain_timeout_s=drain_timeout_s,
-                    ),
-                )
+        options = Options(
+            address=address,
+            metrics_address=metrics_address,
+            pool=pool,
+            namespace=namespace,
+            settings=Settings(
+                expose_target_model=expose_target_model,
+                fallbacks=fallbacks,
+                config=PickerConfig() if config is None else load_config(config),
+            ),
+            watch_share=watch_share,
+            tls=tls,
+            health_address=None if health_address == "none" else health_address,
+            scrape_interval_s=scrape_interval_s,
+            scrape_path=scrape_path,
+            pick_log=pick_log,
+            max_body_bytes=max_body_bytes,
+            models_interval_s=models_interval_s,
+            drain_delay_s=drain_delay_s,
+            drain_timeout_s=drain_timeout_s,
+        )
+        if endpoints is not None:
+            if pool or namespace:
+                raise ConfigError("--endpoints is instead of --pool and --namespace; give one.")
+            served = serve_file(endpoints=endpoints, options=options)
+        elif pool and namespace:
+            served = serve_pool(
+                pool=pool,
+                namespace=namespace,
+                group=pool_group,
+                kubeconfig=kubeconfig,
+                options=options,
             )
+        else:
+            raise ConfigError("name the pool by --pool and --namespace, or a file by --endpoints.")
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(served)
     except ConfigError as error:
         print(f"inference-rollouts picker serve: {error}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(2) from error

@@ -76,11 +76,12 @@ async def served_pages(
     show_metrics: Page,
     why_unready: Callable[[], str | None],
     extra: dict[str, Page] | None = None,
+    detail: Callable[[], str] = lambda: "",
 ) -> AsyncIterator[int]:
     """Serve the pages until the block ends; yields the port.
 
     ``why_unready`` says in a few words why no requests should come, or None. ``extra`` are more
-    pages by path.
+    pages by path. ``detail`` is a line about the pool, for /readyz.
     """
 
     async def healthz(_request: web.Request) -> web.Response:
@@ -88,7 +89,9 @@ async def served_pages(
 
     async def readyz(_request: web.Request) -> web.Response:
         why = why_unready()
-        return web.Response(text="ok\n") if why is None else web.Response(text=why, status=503)
+        if why is None:
+            return web.Response(text=f"ok {detail()}".rstrip() + "\n")
+        return web.Response(text=why, status=503)
 
     app = web.Application()
     app.router.add_get("/metrics", show_metrics)

@@ -87,6 +87,14 @@ class Source(Protocol):
         """The pool as it is now. Called for each request: it must be cheap."""
         ...
 
+    def staleness_s(self) -> float | None:
+        """Seconds since the snapshot was last known to be true; None while it is."""
+        ...
+
+    def detail(self) -> str:
+        """One line about the pool and where it is known from, for /readyz."""
+        ...
+
 
 class StaticSource:
     """A pool that changes only when it is told to."""
@@ -98,3 +106,11 @@ class StaticSource:
     def snapshot(self) -> PoolSnapshot:
         """The snapshot that was set last."""
         return self.current
+
+    def staleness_s(self) -> float | None:
+        """Never stale."""
+        return None
+
+    def detail(self) -> str:
+        """How many endpoints there are."""
+        return f"{len(self.current.endpoints)} endpoints"
