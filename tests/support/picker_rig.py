@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import yaml
 from aiohttp import web
 
 from inference_picker.director import Settings
@@ -18,6 +19,7 @@ from inference_picker.pool import Endpoint, PoolSnapshot, StaticSource, make_sna
 from inference_picker.serving import Options, Running, serving
 from inference_picker.splits import ModelSplit, Target
 from inference_picker.tls import Tls
+from support.repository import MANIFESTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -244,17 +246,9 @@ def _pool_cluster(members: Sequence[str]) -> dict[str, Any]:
     }
 
 
-RECOMMENDED: dict[str, Any] = {
-    "allow_mode_override": True,
-    "processing_mode": {
-        "request_header_mode": "SEND",
-        "request_body_mode": "BUFFERED",
-        "request_trailer_mode": "SKIP",
-        "response_header_mode": "SEND",
-        "response_body_mode": "NONE",
-        "response_trailer_mode": "SEND",
-    },
-}
+RECOMMENDED: dict[str, Any] = yaml.safe_load(
+    (MANIFESTS / "gateways" / "envoy-ext-proc.yaml").read_text(encoding="utf-8")
+)
 FULL_DUPLEX: dict[str, Any] = {
     "processing_mode": {
         "request_header_mode": "SEND",
