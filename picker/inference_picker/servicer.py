@@ -51,7 +51,7 @@ _FAILED: Final = Refused(
 )
 
 
-class _Stream:
+class ExchangeStream:
     """One exchange and what it holds: its flight is landed on every path, once."""
 
     __slots__ = (
@@ -165,7 +165,7 @@ class _Stream:
         self._service.recorder.finished(finish, self._director.pool)
         self._service.witnesses.finished(self._headers, finish)
 
-    ACTIONS: ClassVar[dict[type, Callable[[_Stream, Any], Event | None]]] = {
+    ACTIONS: ClassVar[dict[type, Callable[[ExchangeStream, Any], Event | None]]] = {
         PickEndpoint: _pick,
         ChooseTarget: _retarget,
         FirstByte: _first_byte,
@@ -202,6 +202,10 @@ class ExternalProcessor:
         """The handler to register at a server: messages stay bytes up to `wire`."""
         return _Handler(self)
 
+    def open(self, *, leaves: bool = False) -> ExchangeStream:
+        """A new exchange; ``leaves``: its last answer is sent with the end of the stream."""
+        return ExchangeStream(self, leaves=leaves)
+
     async def follow(
         self, _requests: object, context: grpc.aio.ServicerContext[bytes, bytes]
     ) -> None:
@@ -221,7 +225,7 @@ class ExternalProcessor:
     async def _run(
         self, context: grpc.aio.ServicerContext[bytes, bytes], *, leaves: bool
     ) -> bytes | None:
-        stream = _Stream(self, leaves=leaves)
+        stream = self.open(leaves=leaves)
         try:
             return await self._exchange(stream, context)
         except PeerProtocolError as error:
@@ -238,7 +242,7 @@ class ExternalProcessor:
             stream.close()
 
     async def _exchange(
-        self, stream: _Stream, context: grpc.aio.ServicerContext[bytes, bytes]
+        self, stream: ExchangeStream, context: grpc.aio.ServicerContext[bytes, bytes]
     ) -> bytes | None:
         while True:
             data: object = await context.read()
