@@ -110,6 +110,14 @@ def commanded_weights(text: str, rollout: str, uid: str) -> dict[str, int] | Non
         return None
 
 
+def commanded_homes(text: str) -> list[str]:
+    """What the plugin's mark on an object tells of each Rollout's stable revision: its target."""
+    try:
+        return [str(entry["home"]) for entry in json.loads(text).values() if entry["home"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+
+
 def digest(text: str) -> str:
     """What a picker acknowledges: the first 16 hexadecimal digits of the text's SHA-256."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_DIGITS]

@@ -13,12 +13,12 @@ import structlog
 
 from inference_picker.admission import Admission, flow_of, priority_of
 from inference_picker.config import PickerConfig
-from inference_picker.messages import Ended, Finish, Phase, Pick, Reason, Refused, Sample
+from inference_picker.messages import Ended, Finish, Phase, Pick, Reason, Refused
 from inference_picker.outcomes import MALFORMED, failure_of
 from inference_picker.prompts import read_prompt
 from inference_picker.scheduler import Question
-from inference_picker.splits import EvenSequence
 from inference_picker.subsets import Subset
+from inference_picker.targets import Drawn, TargetDraw
 from inference_picker.versions import Divider, key_of
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ class Director:
         self._wall_clock = wall_clock
         self.unmet: Counter[str] = Counter()
         """Requests by the version that was drawn for them and had no room."""
-        self._splits: dict[str | None, EvenSequence] = {}
-        self._start = start
+        self._targets = TargetDraw(start)
         self._followed_s = _FIRST_GUESS_S
 
     @property
@@ -122,9 +121,10 @@ class Director:
     def _pick(self, question: PickEndpoint) -> Answer:
         pool = self._source.snapshot()
         model = question.model
-        target = "" if model is None else self._target(pool, model)
-        if target is None:
+        drawn = self._draw(pool, question) if model is not None else Drawn(name="")
+        if drawn is None:
             return _no_target(model)
+        target = drawn.name
         at = self._clock()
         division = self._divide(pool, question, at)
         prompt = read_prompt(question.content, target)
@@ -150,9 +150,9 @@ class Director:
             model=model or "",
             target=target,
             version=first.version,
-            sample=Sample.BACKGROUND if division is None else division.sample,
+            sample=drawn.sample if division is None else division.sample,
             phase=Phase.WARMUP if self.scheduler.is_warming(first.address) else Phase.WARM,
-            bucket="" if division is None else division.bucket,
+            bucket=drawn.bucket if division is None else division.bucket,
             prompt_bytes=prompt.size,
             decision=choice.ranking.decision,
             rewrite_back=self._writes_back(model, target),
@@ -162,14 +162,16 @@ class Director:
     def retarget(self, question: ChooseTarget) -> Pick | Refused:
         """The same pick with a target, where the endpoint came before the model was known."""
         pool = self._source.snapshot()
-        target = self._target(pool, question.model)
-        if target is None:
+        split = pool.splits.get(question.model) or pool.other
+        drawn = self._targets.draw(split, question.model, key=None, names=pool.names)
+        if drawn is None:
             return _no_target(question.model)
         return replace(
             question.pick,
             model=question.model,
-            target=target,
-            rewrite_back=self._writes_back(question.model, target),
+            target=drawn.name,
+            sample=question.pick.sample if pool.held.shares else drawn.sample,
+            rewrite_back=self._writes_back(question.model, drawn.name),
         )
 
     def finish(self, finish: Finish) -> None:
@@ -224,14 +226,14 @@ class Director:
             self.unmet[division.wanted] += 1
         return division
 
-    def _target(self, pool: PoolSnapshot, model: str) -> str | None:
-        split = pool.splits.get(model) or pool.other
-        if split is None:
-            return model
-        if split.reserved:
-            return None
-        sequence = self._splits.setdefault(split.model, EvenSequence(self._start))
-        return split.target_at(sequence.next()) or model
+    def _draw(self, pool: PoolSnapshot, question: PickEndpoint) -> Drawn | None:
+        model = question.model or ""
+        return self._targets.draw(
+            pool.splits.get(model) or pool.other,
+            model,
+            key=key_of(question.headers, question.content),
+            names=pool.names,
+        )
 
     def _writes_back(self, model: str | None, target: str) -> bool:
         return model is not None and model != target and not self._settings.expose_target_model

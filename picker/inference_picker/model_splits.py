@@ -20,6 +20,8 @@ from inference_common.kube import (
     INFERENCEPOOL,
     INFERENCEPOOL_X,
 )
+from inference_common.names import COMMANDED_ANNOTATION
+from inference_common.shares import commanded_homes
 from inference_common.watching import WatchCache
 from inference_picker.splits import ModelSplit, Target
 
@@ -46,7 +48,7 @@ def inference_models(
     for model in _of_pool(pool_name, pool_group, objects, INFERENCEPOOL_X.group):
         spec = model["spec"]
         targets = _targets(spec.get("targetModels") or [], "name")
-        yield ModelSplit(model=spec["modelName"], targets=targets)
+        yield ModelSplit(model=spec["modelName"], targets=targets, stable=_stable(model, targets))
 
 
 def model_rewrites(
@@ -61,10 +63,12 @@ def model_rewrites(
     for rewrite in _of_pool(pool_name, pool_group, objects, INFERENCEPOOL.group):
         for rule in rewrite["spec"].get("rules") or []:
             targets = _targets(rule.get("targets") or [], "modelRewrite")
+            stable = _stable(rewrite, targets)
             if not rule.get("matches"):
-                generic.append(ModelSplit(model=None, targets=targets))
+                generic.append(ModelSplit(model=None, targets=targets, stable=stable))
             for match in rule.get("matches") or []:
-                yield ModelSplit(model=match["model"]["value"], targets=targets)
+                model = match["model"]["value"]
+                yield ModelSplit(model=model, targets=targets, stable=stable)
     yield from generic
 
 
@@ -95,6 +99,13 @@ def _targets(entries: Iterable[Mapping[str, Any]], key: str) -> tuple[Target, ..
     listed = list(entries)
     absent = 0 if any("weight" in each for each in listed) else 1
     return tuple(Target(name=each[key], weight=int(each.get("weight", absent))) for each in listed)
+
+
+def _stable(obj: Mapping[str, Any], targets: Iterable[Target]) -> str:
+    """The target that the plugin's mark on the object names as stable's; empty where none does."""
+    names = {target.name for target in targets}
+    mark = (obj["metadata"].get("annotations") or {}).get(COMMANDED_ANNOTATION, "")
+    return next((home for home in commanded_homes(mark) if home in names), "")
 
 
 class SplitWatch:

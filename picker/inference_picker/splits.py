@@ -30,6 +30,8 @@ class ModelSplit:
 
     model: str | None
     targets: tuple[Target, ...] = ()
+    stable: str = ""
+    """The target of the stable version, where something tells it."""
 
     @property
     def reserved(self) -> bool:

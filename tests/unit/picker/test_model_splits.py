@@ -12,6 +12,7 @@ from inference_common.kube import (
     INFERENCEMODELREWRITE_X,
     Resource,
 )
+from inference_common.names import COMMANDED_ANNOTATION
 from inference_picker.model_splits import SplitWatch, inference_models, model_rewrites
 from inference_picker.pool import make_snapshot
 from inference_picker.splits import ModelSplit, Target
@@ -59,6 +60,23 @@ def test_weights_are_taken_over_and_missing_ones_are_equal() -> None:
         (Target(name="a", weight=1), Target(name="b", weight=1)),
         (),
     ]
+
+
+@pytest.mark.parametrize(
+    ("mark", "stable"),
+    [
+        ('{"llm/travel": {"uid": "u", "home": "a"}}', "a"),
+        ('{"llm/travel": {"uid": "u", "home": "gone"}}', ""),
+        ('{"llm/travel": {"uid": "u", "home": ""}}', ""),
+        ("?", ""),
+        ("", ""),
+    ],
+    ids=["told", "no-target", "empty", "unreadable", "absent"],
+)
+def test_the_plugins_mark_tells_which_target_is_stable(mark: str, stable: str) -> None:
+    model = make_model(targetModels=[{"name": "a", "weight": 9}, {"name": "b", "weight": 1}])
+    model["metadata"]["annotations"] = {COMMANDED_ANNOTATION: mark}
+    assert next(iter(inference_models("pool", X, [model]))).stable == stable
 
 
 def test_the_oldest_of_two_models_of_one_name_comes_first() -> None:
