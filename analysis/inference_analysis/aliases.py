@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _PREFIX: Final = r"(?:kserve_)?vllm[:_]"
 _SUFFIXES: Final = r"(?:_bucket|_sum|_count)?"
 HTTP_REQUESTS: Final = "http_requests_total"
+PICKED_REQUESTS: Final = "requests_total"
+PICKED_ERRORS: Final = "request_errors_total"
 
 
 class Kind(Enum):
@@ -27,6 +29,8 @@ class Kind(Enum):
 
     HISTOGRAM = "histogram"
     REQUESTS = "requests"
+    PICKED = "picked"
+    """Requests as the picker counts them: failed ones are among all."""
     COUNTER = "counter"
     GAUGE = "gauge"
 
@@ -41,6 +45,10 @@ class Family:
     """Without prefix and without ``_bucket``, ``_sum`` or ``_count``."""
     full_names: tuple[str, ...] = ()
     """Names given by the user; they have no prefix and come first."""
+    prefix: str = _PREFIX
+    """Regular expression of what precedes ``names``."""
+    shown: str = "vllm:"
+    """The prefix as a person writes it."""
 
     def pattern(self) -> str:
         """Regular expression (RE2, anchored by Prometheus) of all series of the family.
@@ -49,7 +57,7 @@ class Family:
         """
         names = [re.escape(name) for name in self.full_names]
         if self.names:
-            names.append(f"{_PREFIX}(?:{'|'.join(re.escape(name) for name in self.names)})")
+            names.append(f"{self.prefix}(?:{'|'.join(re.escape(name) for name in self.names)})")
         joined = f"(?:{'|'.join(names)})"
         if self.kind is Kind.HISTOGRAM:
             return joined + _SUFFIXES
@@ -60,7 +68,7 @@ class Family:
         if stem in self.full_names:
             return self.full_names.index(stem)
         for i, name in enumerate(self.names):
-            if re.fullmatch(_PREFIX + re.escape(name), stem):
+            if re.fullmatch(self.prefix + re.escape(name), stem):
                 return len(self.full_names) + i
         return None
 
@@ -89,10 +97,39 @@ FAMILIES: Final = (
         kind=Kind.COUNTER,
         names=("prefix_cache_queries_total", "gpu_prefix_cache_queries_total"),
     ),
+    # Renamed in vLLM 0.9.2.
+    Family(
+        metric="kvUsage", kind=Kind.GAUGE, names=("kv_cache_usage_perc", "gpu_cache_usage_perc")
+    ),
+    Family(metric="preemptions", kind=Kind.COUNTER, names=("num_preemptions_total",)),
+    Family(metric="generatedTokens", kind=Kind.COUNTER, names=("generation_tokens_total",)),
 )
 
 UP: Final = Family(metric="up", kind=Kind.GAUGE, names=(), full_names=("up",))
 """Prometheus' own series of each target: it is there, as 0, where scraping fails."""
+
+
+_PICKER: Final = "inference_picker_"
+
+
+def picker_families() -> tuple[Family, ...]:
+    """The picker's series (docs/picker.md) under the names of the cells file."""
+    histograms = {
+        "ttft": "time_to_first_token_seconds",
+        "itl": "inter_token_latency_seconds",
+        "tpot": "time_per_output_token_seconds",
+        "e2e": "request_duration_seconds",
+        "prompt_tokens": "prompt_tokens",
+        "output_tokens": "output_tokens",
+    }
+    counters = {"cacheHits": "cached_tokens_sum", "cacheQueries": "prompt_tokens_sum"}
+    found = [_histogram(metric, name) for metric, name in histograms.items()]
+    names = (PICKED_REQUESTS, PICKED_ERRORS)
+    found.append(Family(metric="requests", kind=Kind.PICKED, names=names))
+    found += [
+        Family(metric=metric, kind=Kind.COUNTER, names=(name,)) for metric, name in counters.items()
+    ]
+    return tuple(replace(family, prefix=_PICKER, shown=_PICKER) for family in found)
 
 
 def families(aliases: Iterable[str]) -> tuple[Family, ...]:

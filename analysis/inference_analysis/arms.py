@@ -37,6 +37,8 @@ class Arms:
     hash_label: str = "rollouts_pod_template_hash"
     namespace_label: str = "namespace"
     pod_label: str = "pod"
+    stable_only: bool = False
+    """Whether only stable's history is wanted, so that there need be no canary."""
 
     def __post_init__(self) -> None:
         problems = [
@@ -46,7 +48,8 @@ class Arms:
                 ("canary", self.canary_hash, "Latest"),
                 ("stable", self.stable_hash, "Stable"),
             )
-            if not re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?", value)
+            if not (self.stable_only and arm == "canary")
+            and not re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?", value)
         ]
         if not problems and self.canary_hash == self.stable_hash:
             problems.append(

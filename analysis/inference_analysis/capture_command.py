@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -14,6 +15,15 @@ from urllib.parse import urlsplit
 import typer
 
 from inference_analysis.arms import PodsBy
+
+
+class ArmsBy(StrEnum):
+    """Where the two arms are found."""
+
+    PODS = "pods"
+    ADAPTERS = "adapters"
+    VERSIONS = "versions"
+
 
 BAD_INPUT = 2
 NO_ANSWER = 4
@@ -23,14 +33,38 @@ def capture(
     prometheus: Annotated[str, typer.Option(help="Address up to what precedes /api/v1.")],
     namespace: Annotated[str, typer.Option(help="The Rollout's namespace.")],
     rollout: Annotated[str, typer.Option(help="The Rollout's name.")],
-    canary_hash: Annotated[str, typer.Option(help="pod-template-hash of the canary.")],
-    stable_hash: Annotated[str, typer.Option(help="pod-template-hash of stable.")],
+    canary_hash: Annotated[str, typer.Option(help="pod-template-hash of the canary.")] = "",
+    stable_hash: Annotated[str, typer.Option(help="pod-template-hash of stable.")] = "",
+    arms_by: Annotated[
+        ArmsBy,
+        typer.Option(
+            "--arms",
+            help="pods: the model servers' series; adapters, versions: the picker's, for LoRA "
+            "adapters and for versions inside one pool.",
+        ),
+    ] = ArmsBy.PODS,
+    canary_adapter: Annotated[str, typer.Option(help="The new LoRA adapter's name.")] = "",
+    stable_adapter: Annotated[str, typer.Option(help="The adapter that it replaces.")] = "",
+    control_adapter: Annotated[
+        str, typer.Option(help="Second alias of the stable adapter; NAME-control.")
+    ] = "",
+    no_control: Annotated[
+        bool, typer.Option("--no-control", help="There is none: TTFT is for display only.")
+    ] = False,
+    stable_only: Annotated[
+        bool, typer.Option("--stable-only", help="Stable's history, for `calibrate`.")
+    ] = False,
     output: Annotated[Path, typer.Option(help="Cells file, or - for standard output.")] = Path("-"),
     minutes: Annotated[float, typer.Option(min=0.1, help="How far to look back.")] = 30.0,
     window: Annotated[float, typer.Option(min=1.0, help="Length of a window in seconds.")] = 60.0,
     warm_up: Annotated[
-        float, typer.Option(min=0.0, help="Seconds after a pod's start that are left out.")
-    ] = 120.0,
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Seconds after a pod's start that are left out; 120, and 0 for the picker's "
+            "series, which say themselves what is warm-up.",
+        ),
+    ] = None,
     end: Annotated[
         str, typer.Option(help="End of the last window: seconds since the epoch or ISO 8601; now.")
     ] = "",
@@ -80,20 +114,46 @@ def capture(
     from inference_analysis.collecting import cells_document, collected  # noqa: PLC0415
     from inference_analysis.errors import InputError, PrometheusError  # noqa: PLC0415
     from inference_analysis.increments import Grid  # noqa: PLC0415
+    from inference_analysis.observations import Arm  # noqa: PLC0415
+    from inference_analysis.picker_arms import POD_LABEL, PickerArms, PickerBy  # noqa: PLC0415
     from inference_analysis.prometheus import Access, Prometheus  # noqa: PLC0415
 
     try:
-        arms = Arms(
-            namespace=namespace,
-            rollout=rollout,
-            canary_hash=canary_hash,
-            stable_hash=stable_hash,
-            by=pods_by,
-            hash_label=hash_label,
-            namespace_label=namespace_label,
-            pod_label=pod_label,
-        )
-        families = all_families(alias or ())
+        arms: Arms | PickerArms
+        if arms_by is ArmsBy.PODS:
+            arms = Arms(
+                namespace=namespace,
+                rollout=rollout,
+                canary_hash=canary_hash,
+                stable_hash=stable_hash,
+                by=pods_by,
+                hash_label=hash_label,
+                namespace_label=namespace_label,
+                pod_label=pod_label,
+                stable_only=stable_only,
+            )
+            families = all_families(alias or ())
+        else:
+            arms = PickerArms(
+                namespace=namespace,
+                rollout=rollout,
+                by=PickerBy(arms_by.value),
+                canary_hash=canary_hash,
+                stable_hash=stable_hash,
+                canary_adapter=canary_adapter,
+                stable_adapter=stable_adapter,
+                control_adapter=control_adapter,
+                with_control=not no_control,
+                namespace_label=namespace_label,
+            )
+            families = arms.families
+            pod_label, node_label, hardware_label = POD_LABEL, "", ""
+            if alias or stable_only:
+                raise InputError(
+                    "--alias and --stable-only: only with --arms pods. The picker's names are fixed"
+                )
+        if warm_up is None:
+            warm_up = 120.0 if arms_by is ArmsBy.PODS else 0.0
         rules = _object(policy, "--policy") if policy else {}
         until_s = _end(end)
         width = math.floor(minutes * 60.0 / window + 1e-9)
@@ -114,6 +174,8 @@ def capture(
             hardware_label=hardware_label,
             error_reasons=frozenset(error_reason or ("error",)),
             required=_required(rules, alias or (), {family.metric for family in families}),
+            arms=(Arm.STABLE,) if stable_only else tuple(Arm),
+            shared=arms.shared if isinstance(arms, PickerArms) else None,
             no_pods=arms.remedy(),
         )
         access = Access(
@@ -136,7 +198,7 @@ def capture(
         )
         text = json.dumps(document, allow_nan=False, separators=(",", ":")) + "\n"
         # What is written is what evaluate takes.
-        checking.parse(text)
+        checking.parse(text, stable_only=stable_only)
         if str(output) == "-":
             sys.stdout.write(text)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from inference_analysis.aliases import UP, Kind
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Answers = dict[tuple[Arm, str], "Sequence[Series]"]
 Found = dict[Arm, dict[str, dict[str, "PodSeries"]]]
+_DECIDING: Final = frozenset({Kind.HISTOGRAM, Kind.REQUESTS, Kind.PICKED})
 _LEAST_SCRAPES: Final = 2
 """A window shorter than this many scrape intervals says more about scrapes than about servers."""
 
@@ -33,6 +34,8 @@ class Captured:
     windows: dict[str, list[float]]
     pods: list[dict[str, Any]]
     notes: tuple[str, ...]
+    sticky: tuple[dict[str, Any], ...] = ()
+    """The same by bucket of users, where users stick to a version."""
 
 
 def captured(
@@ -54,12 +57,12 @@ def captured(
             )
             for family in families
         }
-        for arm in Arm
+        for arm in settings.arms
     }
     used, notes = _comparable(found, families, settings)
     _check_scrapes(found, settings)
     pods = []
-    for arm in Arm:
+    for arm in settings.arms:
         names = sorted({pod for family in used for pod in found[arm][family.metric]})
         written = []
         for name in names:
@@ -82,6 +85,11 @@ def captured(
                 f"{arm} has {len(names)} pods but no window of {settings.grid.seconds:g} s with "
                 "data. Wait for more scrapes, or look further back with --minutes"
             )
+        if settings.shared is not None:
+            written = [
+                each | {"name": f"{each['name']}/{settings.shared[arm]}", "server": each["name"]}
+                for each in written
+            ]
         pods += written
     twice = [name for name, times in Counter(pod["name"] for pod in pods).items() if times > 1]
     if twice:
@@ -113,36 +121,38 @@ def _comparable(
     found: Found, families: Sequence[Family], settings: CaptureSettings
 ) -> tuple[list[Family], list[str]]:
     """The families that both arms have, and notes on the others."""
-    for arm in Arm:
+    for arm in settings.arms:
         if not any(found[arm].values()):
             raise InputError(f"{arm} has no series at all. {settings.no_pods}")
     used: list[Family] = []
     notes: list[str] = []
     for family in families:
         metric = family.metric
-        lacking = [arm.value for arm in Arm if not found[arm][metric]]
+        lacking = [arm.value for arm in settings.arms if not found[arm][metric]]
         if not lacking:
             used.append(family)
-            names = {arm: sorted({p.name for p in found[arm][metric].values()}) for arm in Arm}
-            if names[Arm.CANARY] != names[Arm.STABLE]:
+            names = {
+                arm: sorted({p.name for p in found[arm][metric].values()}) for arm in settings.arms
+            }
+            if len(names) > 1 and names[Arm.CANARY] != names[Arm.STABLE]:
                 notes.append(
                     f"{metric}: canary from {', '.join(names[Arm.CANARY])}, "
                     f"stable from {', '.join(names[Arm.STABLE])}"
                 )
-            copies = sum(p.duplicates for arm in Arm for p in found[arm][metric].values())
+            copies = sum(p.duplicates for pods in found.values() for p in pods[metric].values())
             if copies:
                 notes.append(f"{metric}: left out {copies} copies of targets scraped twice")
-        elif metric in settings.required or (
-            len(lacking) == 1 and family.kind in {Kind.HISTOGRAM, Kind.REQUESTS}
-        ):
-            expected = ", ".join([*family.full_names, *(f"vllm:{name}" for name in family.names)])
+        elif metric in settings.required or (len(lacking) == 1 and family.kind in _DECIDING):
+            expected = ", ".join(
+                [*family.full_names, *(family.shown + name for name in family.names)]
+            )
             raise InputError(
                 f"{metric}: no series on {' and '.join(lacking)} (looked for {expected}). If the "
                 f"server names it otherwise, add --alias {metric}=NAME"
             )
         else:
             notes.append(f"{metric}: left out, no series on {' and '.join(lacking)}")
-    if not any(family.kind in {Kind.HISTOGRAM, Kind.REQUESTS} for family in used):
+    if not any(family.kind in _DECIDING for family in used):
         raise InputError(
             "neither a latency histogram nor request counters on both arms. If the server names "
             "them otherwise, add --alias METRIC=NAME"
@@ -153,7 +163,7 @@ def _comparable(
 def _check_scrapes(found: Found, settings: CaptureSettings) -> None:
     """Refuse windows too short for the scrapes, and data that has stopped to come."""
     grid = settings.grid
-    for arm in Arm:
+    for arm in settings.arms:
         tables = [t for pods in found[arm].values() for pod in pods.values() for t in pod.tables]
         interval = max((t.interval_s for t in tables), default=0.0)
         if grid.seconds < _LEAST_SCRAPES * interval:
@@ -168,3 +178,23 @@ def _check_scrapes(found: Found, settings: CaptureSettings) -> None:
                 "the last window. Check that its pods run and are scraped and that the clocks "
                 "agree; to look at the past use --end"
             )
+
+
+def captured_users(
+    answers: Mapping[tuple[Arm, str], Sequence[Series]],
+    families: Sequence[Family],
+    settings: CaptureSettings,
+) -> tuple[dict[str, Any], ...]:
+    """The cells of buckets of users; ``answers`` have the bucket where pods' have the pod.
+
+    Nothing where no user sticks, or where an arm has none that do.
+    """
+    if any(not any(answers[arm, family.metric] for family in families) for arm in Arm):
+        return ()
+    deciding = [family for family in families if family.kind in _DECIDING]
+    arms = {Arm.CANARY: "canary", Arm.STABLE: "control"}
+    found = captured(answers, deciding, replace(settings, shared=arms))
+    return tuple(
+        {key: value for key, value in each.items() if key != "server"} | {"name": each["server"]}
+        for each in found.pods
+    )

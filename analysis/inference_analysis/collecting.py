@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from inference_analysis.aliases import UP
-from inference_analysis.capturing import captured
-from inference_analysis.observations import Arm
+from inference_analysis.capturing import captured, captured_users
+from inference_analysis.picker_arms import PickerArms
 from inference_analysis.schema import SCHEMA
 from inference_analysis.series import series
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def collected(
-    server: Prometheus, arms: Arms, families: Sequence[Family], settings: CaptureSettings
+    server: Prometheus,
+    arms: Arms | PickerArms,
+    families: Sequence[Family],
+    settings: CaptureSettings,
 ) -> Captured:
     """The cells of both arms: one query for each metric and arm.
 
@@ -34,17 +37,30 @@ def collected(
             server.samples(arms.selector(arm, family), since_s=grid.since_s, until_s=grid.end_s)
         )
         for family in (*families, UP)
-        for arm in Arm
+        for arm in settings.arms
     }
-    found = captured(answers, families, settings)
-    return replace(found, notes=(*server.notes, *found.notes))
+    if not isinstance(arms, PickerArms):
+        found = captured(answers, families, settings)
+        return replace(found, notes=(*server.notes, *found.notes))
+    found = captured(
+        {key: arms.of_pods(answer) for key, answer in answers.items()}, families, settings
+    )
+    sticky = captured_users(
+        {key: arms.of_users(answer) for key, answer in answers.items()}, families, settings
+    )
+    return replace(found, notes=(*server.notes, *found.notes), sticky=sticky)
 
 
 def cells_document(
-    arms: Arms, found: Captured, *, look: Mapping[str, Any], policy: Mapping[str, Any], ledger: Any
+    arms: Arms | PickerArms,
+    found: Captured,
+    *,
+    look: Mapping[str, Any],
+    policy: Mapping[str, Any],
+    ledger: Any,
 ) -> dict[str, Any]:
     """The JSON values of a cells file (docs/statistics.md)."""
-    return {
+    document: dict[str, Any] = {
         "schema": SCHEMA,
         "rollout": {
             "namespace": arms.namespace,
@@ -58,3 +74,8 @@ def cells_document(
         "windows": found.windows,
         "pods": found.pods,
     }
+    if found.sticky:
+        document["sticky"] = list(found.sticky)
+    if isinstance(arms, PickerArms) and arms.display:
+        document["display"] = dict(arms.display)
+    return document

@@ -19,7 +19,7 @@ from inference_analysis.latencies import (
 from inference_analysis.planning import need_of_data, need_of_pods
 from inference_analysis.policies import Statistic
 from inference_analysis.quality import QualityComparison, compare_quality, need_of_prompts
-from inference_analysis.stickiness import user_error, widened
+from inference_analysis.stickiness import clustered_rate, user_dispersion, user_error, widened
 from inference_analysis.units import Kind
 from inference_analysis.verdicts import GateResult, Outcome, judge
 
@@ -213,10 +213,8 @@ def _error_gate(gate: Gate, context: Context) -> GateResult:
     assert observations.requests is not None  # noqa: S101 - _with_gates has checked it
     comparison = compare_errors(observations.requests, observations.usable, observations.canary)
     users = observations.sticky
-    if comparison is not None and users is not None and users.requests is not None:
-        by_user = compare_errors(users.requests, users.usable, users.canary)
-        if by_user is not None and by_user.dispersion > comparison.dispersion:
-            comparison = replace(by_user, unit="request within bucket of users")
+    if comparison is not None and users is not None:
+        comparison = clustered_rate(comparison, user_dispersion(users))
     if comparison is not None and context.clustered:
         return GateResult(gate=gate, outcome=Outcome.BLOCKED, reason=context.clustered)
     if comparison is None:

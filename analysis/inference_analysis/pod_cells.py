@@ -62,6 +62,14 @@ def pod_cells(
             values = _increments(name, family.metric, tables, grid, columns=(FINISHED, FAILED))
             cells["requests"] = _whole(f"requests of pod {name}", values.sum(axis=1))
             cells["errors"] = _whole(f"errors of pod {name}", values[:, 1])
+        elif family.kind is Kind.PICKED:
+            values = _increments(name, family.metric, tables, grid)
+            cells["requests"] = _whole(f"requests of pod {name}", values[:, 0])
+            # A scrape may fall between the two counters of one request.
+            failed = np.minimum(values[:, 1], values[:, 0])
+            cells["errors"] = _whole(f"errors of pod {name}", failed)
+            watched = np.minimum(values[:, 2], values[:, 0])
+            cells["covered"] = _whole(f"watched answers of pod {name}", watched)
         elif family.kind is Kind.COUNTER:
             values = _increments(name, family.metric, tables, grid)
             cells[family.metric] = _optional(values[:, 0])

@@ -7,19 +7,25 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from inference_analysis.aliases import HTTP_REQUESTS, Kind
+import numpy as np
+
+from inference_analysis.aliases import HTTP_REQUESTS, PICKED_ERRORS, Kind
 from inference_analysis.errors import InputError
-from inference_analysis.series import histogram_table, table, targets
+from inference_analysis.series import Table, histogram_table, table, targets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from inference_analysis.aliases import Family
-    from inference_analysis.series import Series, Table
+    from inference_analysis.series import Series
 
 FINISHED: Final = "finished"
 FAILED: Final = "failed"
+PICKED: Final = "picked"
+COVERED: Final = "covered"
+FAILURES: Final = frozenset({"5xx", "reset", "no-response", "malformed"})
+"""The picker's classes of errors that are the server's; a 4xx is the client's."""
 _SUFFIX: Final = re.compile(r"_(?:bucket|sum|count)$")
 
 
@@ -67,6 +73,8 @@ def by_pod(
 def _read(
     pod: str, found: Sequence[Series], family: Family, error_reasons: AbstractSet[str]
 ) -> PodSeries | None:
+    if family.kind is Kind.PICKED:
+        return _picked(found, family)
     used = _preferred(pod, found, family)
     if not used:
         return None
@@ -93,6 +101,36 @@ def _read(
         labels=used[0].labels,
         tables=tuple(tables),
         duplicates=duplicates,
+    )
+
+
+def _picked(found: Sequence[Series], family: Family) -> PodSeries | None:
+    """The picker's counts of one pod: all, failed, and watched token by token."""
+    used = [item for item in found if family.rank(item.name) == 0]
+    if not used:
+        return None
+    failed = [
+        item
+        for item in found
+        if item.name.endswith(PICKED_ERRORS) and item.labels.get("class") in FAILURES
+    ]
+    watched = {id(item) for item in used if item.labels.get("accounting") == "tokens"}
+    kept, duplicates = targets([*used, *failed])
+    tables = []
+    for target in kept:
+        everything = table(target, lambda i: FAILED if i.name.endswith(PICKED_ERRORS) else PICKED)
+        covered = table(target, lambda i: COVERED if id(i) in watched else None)
+        values = np.zeros((everything.times.size, 3))
+        for at, column in enumerate((PICKED, FAILED)):
+            if column in everything.columns:
+                values[:, at] = everything.values[:, everything.columns.index(column)]
+        if covered.columns:
+            values[np.searchsorted(everything.times, covered.times), 2] = covered.values[:, 0]
+        tables.append(
+            Table(times=everything.times, columns=(PICKED, FAILED, COVERED), values=values)
+        )
+    return PodSeries(
+        name=used[0].name, labels=used[0].labels, tables=tuple(tables), duplicates=duplicates
     )
 
 

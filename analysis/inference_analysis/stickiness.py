@@ -17,6 +17,7 @@ from inference_analysis.standardisation import merged_windows
 
 if TYPE_CHECKING:
     from inference_analysis.comparisons import TComparison
+    from inference_analysis.error_rates import RateComparison
     from inference_analysis.observations import BoolArray, FloatArray, Observations
 
 LEAST_BUCKETS = 8
@@ -25,7 +26,7 @@ LARGEST_BUCKET = 0.2
 
 
 class UserError(NamedTuple):
-    """What chance in the assignment of users does to a log ratio."""
+    """What chance in the assignment of users does: a standard error, or an overdispersion."""
 
     se: float
     df: float
@@ -90,6 +91,64 @@ def user_error(outcome: FloatArray, requests: FloatArray, canary: BoolArray) -> 
         return None
     df = whole**2 / sum(v**2 / d for v, d in zip(variances, dfs, strict=True))
     return UserError(se=float(np.sqrt(whole)), df=df)
+
+
+def user_dispersion(users: Observations) -> UserError | None:
+    """Overdispersion of the failed requests between buckets (as ``se``), and degrees of freedom.
+
+    The variance of the arms' totals with buckets as clusters, sum (x_i - R E_i)^2 * n / (n - 1),
+    over what single requests would give them, sum R E_i; R is each arm's own ratio to the
+    control's rate. So heavy buckets count by their weight: a mean over buckets, as for pods, would
+    not see that one heavy user who fails is many failures. Degrees of freedom from the effective
+    number of the smaller arm.
+    """
+    if users.requests is None:
+        return None
+    total = np.where(users.usable, users.requests.total, 0.0)
+    errors = np.where(users.usable, users.requests.errors, 0.0)
+    canary = users.canary
+    matrix = merged_windows(total[canary].sum(axis=0), total[~canary].sum(axis=0))
+    if not matrix.shape[1]:
+        return None
+    n, x = total @ matrix, (errors @ matrix).sum(axis=1)
+    rate = (errors[~canary] @ matrix).sum(axis=0) / n[~canary].sum(axis=0)
+    expected = (n * rate).sum(axis=1)
+    if expected[canary].sum() <= 0.0:
+        expected = n.sum(axis=1)
+    spread = single = 0.0
+    effective = []
+    for arm in (canary, ~canary):
+        held = arm & (expected > 0)
+        m, sum_e = int(held.sum()), float(expected[held].sum())
+        if m < 2 or sum_e <= 0.0:  # noqa: PLR2004 - a variance
+            return None
+        fitted = expected[held] * float(x[held].sum()) / sum_e
+        spread += m / (m - 1) * float(((x[held] - fitted) ** 2).sum())
+        single += float(fitted.sum())
+        effective.append(sum_e**2 / float(expected[held] @ expected[held]))
+    if single <= 0.0:
+        return None
+    return UserError(se=max(spread / single, 1.0), df=max(min(effective) - 1.0, 1.0))
+
+
+def clustered_rate(comparison: RateComparison, users: UserError | None) -> RateComparison:
+    """The comparison of failed requests with the larger of both overdispersions."""
+    if users is None:
+        return comparison
+    df = min(users.df, comparison.df)
+    if users.se <= comparison.dispersion:
+        return replace(comparison, df=df)
+    factor = comparison.dispersion / users.se
+    return replace(
+        comparison,
+        df=df,
+        dispersion=users.se,
+        errors_canary=comparison.errors_canary * factor,
+        requests_canary=comparison.requests_canary * factor,
+        errors_stable=comparison.errors_stable * factor,
+        requests_stable=comparison.requests_stable * factor,
+        unit="request within bucket of users",
+    )
 
 
 def widened(comparison: TComparison, users: UserError | None) -> TComparison:
