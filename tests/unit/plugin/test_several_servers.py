@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from inference_common.errors import KubeError, KubeUnreachable
-from inference_common.kube import HTTPROUTE, LEASE
+from inference_common.kube import HTTPROUTE, LEASE, POD, ROLLOUT, SERVICE
+from inference_common.names import COMMANDED_ANNOTATION
+from inference_plugin import commanded
+from inference_plugin.carriers import Permissions
 from inference_plugin.commanded import Commanded
+from inference_plugin.events import Recorder
+from inference_plugin.keepers import Keepers
 from inference_plugin.leadership import Leadership, LeaseTerms
+from inference_plugin.locks import ObjectLocks, WaitSlots
 from inference_plugin.recovery import interrupted
 from inference_plugin.rollouts import Command, RolloutKey, RolloutSpec
 from inference_plugin.shares import Hashes, Weighting
 from inference_plugin.supersession import Supersession
+from inference_plugin.telemetry import Metrics
+from inference_plugin.tools import Tools
+from support.memory_cluster import (
+    NAMESPACE,
+    MemoryCluster,
+    make_pod,
+    make_rollout,
+    make_route,
+    service_ref,
+    weights_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 Object = dict[str, Any]
 TERMS = LeaseTerms()
@@ -232,3 +255,153 @@ def test_a_command_is_over_once_another_server_was_given_a_later_one(
     found = Supersession()
     found.take([(where, before)])
     assert found.over([(where, after)], wish(50)) is over
+
+
+class World:
+    """One of several servers, over a cluster in memory with a canary at 10 %."""
+
+    def __init__(self) -> None:
+        self.leads = False
+        self.lease = "ns/lease"
+        self.cluster = MemoryCluster()
+        metrics = Metrics(CollectorRegistry())
+        self.keepers = Keepers(
+            Tools(
+                cluster=cast("Any", self.cluster),
+                recorder=Recorder(cast("Any", None), metrics),
+                metrics=metrics,
+                locks=ObjectLocks(),
+                slots=WaitSlots(0),
+                permissions=Permissions(),
+                leadership=cast("Any", self),
+            )
+        )
+        for role in ("stable", "canary"):
+            self.cluster.put(
+                SERVICE, {"metadata": {"name": role}, "spec": {"selector": {"role": role}}}
+            )
+            self.cluster.put(POD, make_pod(f"{role}-0", {"role": role}))
+        refs = [service_ref("stable"), service_ref("canary", 0)]
+        self.cluster.put(HTTPROUTE, make_route("chat", refs))
+        self.cluster.accept("chat")
+        self.rollout()
+
+    def rollout(self, **status: Any) -> None:
+        made = make_rollout("chat", {"httpRoute": "chat"}, stable="h1", canary="h2", **status)
+        made["spec"]["strategy"]["canary"] |= {"stableService": "stable", "canaryService": "canary"}
+        self.cluster.put(ROLLOUT, made)
+
+    async def set_weight(self, weight: int) -> None:
+        spec = RolloutSpec(
+            key=RolloutKey(namespace=NAMESPACE, name="chat"), uid="uid-chat", config=b""
+        )
+        await self.keepers.of(spec.key).set_weight(spec, Weighting(desired=weight), 1)
+        self.cluster.accept("chat")
+        await self.calm()
+
+    async def calm(self) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    def edit(self, stable: int, canary: int) -> None:
+        def change(route: Object) -> None:
+            for ref, weight in zip(
+                route["spec"]["rules"][0]["backendRefs"], (stable, canary), strict=True
+            ):
+                ref["weight"] = weight
+
+        self.cluster.change(HTTPROUTE, "chat", change)
+
+    def command_elsewhere(self, weight: int) -> None:
+        """Another server carries out a later command."""
+
+        def change(route: Object) -> None:
+            found = commanded.read(route, "llm/chat")
+            assert found is not None
+            placed = tuple(
+                replace(each, weight=weight if each.item.endswith("canary") else 100 - weight)
+                for each in found.placed
+            )
+            later = replace(found, desired=weight, placed=placed, since=found.since + 1)
+            metadata = route["metadata"]
+            metadata["annotations"][COMMANDED_ANNOTATION] = commanded.annotation_value(route, later)
+            for ref in route["spec"]["rules"][0]["backendRefs"]:
+                ref["weight"] = weight if ref["name"] == "canary" else 100 - weight
+
+        self.cluster.change(HTTPROUTE, "chat", change)
+
+    def weights(self) -> Object:
+        return weights_of(self.cluster, "chat")
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    try:
+        yield made
+    finally:
+        await made.keepers.stop()
+
+
+TEN = {"stable": 90, "canary": 10}
+
+
+async def test_a_server_that_does_not_lead_answers_and_leaves_drift_alone(world: World) -> None:
+    await world.set_weight(10)
+    assert world.weights() == TEN
+    world.edit(20, 80)
+    await world.calm()
+    assert world.weights() == {"stable": 20, "canary": 80}
+    world.leads = True
+    world.keepers.wake_all()
+    await world.calm()
+    assert world.weights() == TEN
+
+
+async def test_a_server_that_does_not_lead_leaves_an_abort_to_the_one_that_does(
+    world: World,
+) -> None:
+    await world.set_weight(10)
+    world.rollout(abort=True)
+    await world.calm()
+    assert world.weights() == TEN
+    world.leads = True
+    world.keepers.wake_all()
+    await world.calm()
+    assert world.weights() == {"stable": 100, "canary": 0}
+
+
+async def test_a_leader_does_not_bring_back_what_another_server_was_told_to_change(
+    world: World,
+) -> None:
+    world.leads = True
+    await world.set_weight(10)
+    world.command_elsewhere(50)
+    await world.calm()
+    assert world.weights() == {"stable": 50, "canary": 50}
+    # Drift from the other server's command is repaired all the same.
+    world.edit(0, 100)
+    await world.calm()
+    assert world.weights() == {"stable": 50, "canary": 50}
+
+
+async def test_an_abort_is_the_leaders_even_while_a_command_is_still_under_way(
+    world: World,
+) -> None:
+    await world.set_weight(10)
+    world.cluster.put(POD, make_pod("canary-0", {"role": "canary"}, ready=False))
+    await world.set_weight(50)
+    assert world.weights() == TEN
+    world.rollout(abort=True)
+    await world.calm()
+    assert world.weights() == TEN
+
+
+async def test_a_server_that_does_not_lead_finishes_what_it_was_told_itself(world: World) -> None:
+    await world.set_weight(10)
+    world.cluster.put(POD, make_pod("canary-0", {"role": "canary"}, ready=False))
+    await world.set_weight(50)
+    assert world.weights() == TEN
+    world.cluster.put(POD, make_pod("canary-0", {"role": "canary"}))
+    await world.calm()
+    assert world.weights() == {"stable": 50, "canary": 50}
