@@ -167,6 +167,9 @@ def _column_problems(pod: PodDocument, path: str, width: int) -> list[str]:
         "running": pod.running,
         "cacheHits": pod.cache_hits,
         "cacheQueries": pod.cache_queries,
+        "kvUsage": pod.kv_usage,
+        "preemptions": pod.preemptions,
+        "generatedTokens": pod.generated_tokens,
         "covered": pod.covered,
     }
     problems = [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference_analysis.answer_drift import check_answers
+from inference_analysis.capacity import check_capacity
 from inference_analysis.confounders import (
     Weight,
     check_coverage,
@@ -86,6 +87,7 @@ def evaluate(
         *check_load(observations, policy),
         *mix_findings,
         *check_drift(observations),
+        *check_capacity(observations),
         *check_answers(observations.prompts),
     )
     context = Context(

@@ -110,6 +110,12 @@ class Observations:
     """(P, W) prompt tokens found in the prefix cache."""
     cache_queries: FloatArray | None = None
     """(P, W) prompt tokens looked up."""
+    kv_usage: FloatArray | None = None
+    """(P, W) mean share of the KV cache in use; NaN where unknown."""
+    preemptions: FloatArray | None = None
+    """(P, W) requests thrown out of the KV cache."""
+    generated_tokens: FloatArray | None = None
+    """(P, W)."""
     covered: FloatArray | None = None
     """(P, W) requests whose answers were watched token by token; others have no latencies."""
     sticky: Observations | None = None
@@ -168,6 +174,9 @@ class Observations:
             running=cut(self.running),
             cache_hits=cut(self.cache_hits),
             cache_queries=cut(self.cache_queries),
+            kv_usage=cut(self.kv_usage),
+            preemptions=cut(self.preemptions),
+            generated_tokens=cut(self.generated_tokens),
             covered=cut(self.covered),
             sticky=None if self.sticky is None else self.sticky.windows(kept),
         )

@@ -61,6 +61,9 @@ class PodDocument(_Model):
     running: list[NonNegative | None] | None = None
     cache_hits: list[NonNegative | None] | None = None
     cache_queries: list[NonNegative | None] | None = None
+    kv_usage: list[Share | None] | None = None
+    preemptions: list[NonNegative | None] | None = None
+    generated_tokens: list[NonNegative | None] | None = None
     covered: list[Count | None] | None = None
 
 

@@ -83,6 +83,9 @@ def _measured(document: CellsDocument, pods: Sequence[PodDocument]) -> Observati
         running=_optional(pods, width, lambda pod: pod.running, np.nan),
         cache_hits=_optional(pods, width, lambda pod: pod.cache_hits, 0.0),
         cache_queries=_optional(pods, width, lambda pod: pod.cache_queries, 0.0),
+        kv_usage=_optional(pods, width, lambda pod: pod.kv_usage, np.nan),
+        preemptions=_optional(pods, width, lambda pod: pod.preemptions, 0.0),
+        generated_tokens=_optional(pods, width, lambda pod: pod.generated_tokens, np.nan),
         covered=_optional(pods, width, lambda pod: pod.covered, 0.0),
     )
 
