@@ -53,8 +53,10 @@ def lint(
             if path == "-":
                 documents += read_documents(sys.stdin.read(), "-", namespace)
                 continue
+            folder = Path(path).is_dir()
             for file in files_of(Path(path)):
-                documents += read_documents(file.read_text(), str(file), namespace)
+                text = file.read_text()
+                documents += read_documents(text, str(file), namespace, strays=folder)
     except (ManifestError, OSError, UnicodeDecodeError) as error:
         typer.echo(f"lint: {error}", err=True)
         raise typer.Exit(FAILED) from error

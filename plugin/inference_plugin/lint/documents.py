@@ -70,10 +70,13 @@ def files_of(path: Path) -> list[Path]:
     return [file for file in found if not file.stem.startswith("kustomization")]
 
 
-def read_documents(text: str, file: str, default_namespace: str) -> list[Document]:
+def read_documents(
+    text: str, file: str, default_namespace: str, *, strays: bool = False
+) -> list[Document]:
     """The objects of a YAML or JSON file; those of a List one by one.
 
-    Raises ManifestError for text that is no YAML, and for a document that is no object.
+    Raises ManifestError for text that is no YAML, and for a document that is no object unless
+    ``strays`` allows them: a folder may hold values and configurations of other programs.
     """
     found: list[Document] = []
     loader = yaml.SafeLoader(text)
@@ -84,10 +87,12 @@ def read_documents(text: str, file: str, default_namespace: str) -> list[Documen
             obj = loader.construct_document(node)
             if node is None or obj is None:
                 continue
-            if not isinstance(obj, dict) or "kind" not in obj:
+            if not isinstance(obj, dict) or not {"apiVersion", "kind"} <= obj.keys():
+                if strays:
+                    continue
                 raise ManifestError(
-                    f"{file}:{node.start_mark.line + 1}: no Kubernetes object: it has no kind. "
-                    "Give manifests only."
+                    f"{file}:{node.start_mark.line + 1}: no Kubernetes object: it has no "
+                    "apiVersion and kind. Give manifests only."
                 )
             lines = dict(_lines(node, ()))
             found += _split(obj, file, lines, default_namespace)

@@ -360,7 +360,9 @@ def test_each_fault_of_the_configuration_has_its_own_line() -> None:
         pytest.param("a: [", "a.yaml:1: not YAML", id="no YAML"),
         pytest.param("a: 1", "a.yaml:1: no Kubernetes object", id="no kind"),
         pytest.param("- 1", "a.yaml:1: no Kubernetes object", id="a list"),
-        pytest.param("---\nkind: Pod\n", "a.yaml:2: Pod has no metadata.name", id="no name"),
+        pytest.param(
+            "---\napiVersion: v1\nkind: Pod\n", "a.yaml:2: Pod has no metadata.name", id="no name"
+        ),
     ],
 )
 def test_a_file_that_holds_no_manifest_is_named_with_its_line(text: str, message: str) -> None:
@@ -394,6 +396,7 @@ def test_a_folder_and_standard_input_are_read_as_one_set(tmp_path: Path) -> None
     (tmp_path / "objects.yaml").write_text(yaml.safe_dump_all(objects))
     (tmp_path / "kustomization.yaml").write_text("resources: [objects.yaml]\n")
     (tmp_path / "notes.txt").write_text("a: [")
+    (tmp_path / "values.yaml").write_text("replicas: 2\n")
     runner = CliRunner()
     done = runner.invoke(app, ["lint", "--strict", str(tmp_path), "-"], yaml.safe_dump(rollout))
     assert done.exit_code == 0, done.output
