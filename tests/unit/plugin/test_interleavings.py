@@ -169,6 +169,17 @@ class HashAddressed(RuleBasedStateMachine):
             self.gateway_takes_it_in()
             self.time_passes(3.0)
 
+    @precondition(lambda self: self.canary != self.stable and not self.aborted)
+    @rule()
+    def header_route_with_everything_in_order(self) -> None:
+        """The canary has no weight, but a header route that the gateway has taken in."""
+        self.desired, self.header = 0, True
+        self.pod(self.canary, ready=True)
+        for _ in range(4):
+            self.the_plugin_takes_steps(4)
+            self.gateway_takes_it_in()
+            self.time_passes(3.0)
+
     @rule()
     def promote(self) -> None:
         self.stable, self.desired, self.aborted = self.canary, 0, False
@@ -238,6 +249,7 @@ HashAddressed.TestCase.settings = settings(stateful_step_count=40, max_examples=
 TestHashAddressed = HashAddressed.TestCase
 
 
+@settings(deadline=None)
 @given(
     start=st.lists(
         st.sampled_from(["v1", "v2", "fallback", "other"]), unique=True, min_size=1, max_size=4
