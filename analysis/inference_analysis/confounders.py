@@ -63,6 +63,8 @@ class MixAdjustment:
 
 def check_hardware(observations: Observations) -> list[Finding]:
     """Canary pods on hardware that no two stable pods run on."""
+    if len({p.hardware for p in observations.pods}) < 2:  # noqa: PLR2004 - all on one
+        return []
     stable = [p.hardware for p in observations.pods if p.arm == "stable"]
     canary = {p.hardware for p in observations.pods if p.arm == "canary"}
     alone = sorted(hardware for hardware in canary if stable.count(hardware) <= 1)

@@ -51,6 +51,11 @@ def test_hardware_that_only_the_canary_has_blocks(stable: list[str], weights: li
     assert [f.weight for f in findings] == weights
 
 
+def test_a_single_stable_pod_is_too_few_not_other_hardware() -> None:
+    data = observed(Fleet(canary=1, stable=1))
+    assert check_hardware(data) == []
+
+
 @pytest.mark.parametrize(
     ("load", "weight"),
     [
