@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from inference_common.kube import HTTPROUTE, ROLLOUT
+from inference_common.kube import HTTPROUTE, POD, ROLLOUT, PatchKind
 from support import manifests as m
-from support.deployments import served
+from support.deployments import POOLS, served
 from support.scenario import canary_weight, weights
 from support.traffic import Traffic
 
@@ -14,6 +14,21 @@ if TYPE_CHECKING:
     from support.scenario import Scenario
 
 CONFIG = "/spec/strategy/canary/trafficRouting/plugins/inference-rollouts~1router/dataPlaneProof"
+
+
+async def scraped(scenario: Scenario) -> None:
+    """Have Prometheus read the pickers, as the annotations of manifests/examples do."""
+    annotations = {"prometheus.io/scrape": "true", "prometheus.io/port": "9090"}
+    for name in POOLS:
+        found = await scenario.kube.list(POD, scenario.namespace, f"app=picker-{name}")
+        for pod in found["items"]:
+            await scenario.kube.patch(
+                POD,
+                pod["metadata"]["name"],
+                {"metadata": {"annotations": annotations}},
+                scenario.namespace,
+                kind=PatchKind.MERGE,
+            )
 
 
 async def prove(scenario: Scenario, **settings: Any) -> None:
@@ -30,6 +45,7 @@ async def test_a_step_waits_until_enough_requests_have_shown_its_split(
     scenario: Scenario,
 ) -> None:
     await served(scenario, "one", steps=[{"setWeight": 50}, {"pause": {}}])
+    await scraped(scenario)
     await prove(scenario, timeoutSeconds=600)
     await scenario.revise("chat", {"spec": {"containers": [m.simulated_vllm("two")]}})
     # The weights are there, and the gateway has them: only the proof is missing.

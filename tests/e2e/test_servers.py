@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import aiohttp
 import psutil
 import pytest
 from aiohttp import web
+from prometheus_client.parser import text_string_to_metric_families
 
 from inference_common.kube import HTTPROUTE, LEASE
 from support.api_proxy import ApiProxy, Asked, plugin_behind, until_ready
@@ -200,6 +202,24 @@ async def test_api_server_that_has_too_much_to_do_is_asked_less_and_less(
         await scenario.until_weights("chat", {"chat-a": 100, "chat-b": 0})
 
 
+async def calls_within(scenario: Scenario, seconds: float) -> tuple[float, float]:
+    """How many calls the server has answered in time since its start, and all of them."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(scenario.cluster.plugin_metrics) as response,
+    ):
+        page = await response.text()
+    name = "inference_rollouts_plugin_call_duration_seconds"
+    found = [0.0, 0.0]
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples if family.name == name else ():
+            if sample.name.endswith("_bucket") and float(sample.labels["le"]) == seconds:
+                found[0] += sample.value
+            elif sample.name.endswith("_count"):
+                found[1] += sample.value
+    return found[0], found[1]
+
+
 async def test_api_server_that_takes_two_seconds_a_call_slows_a_canary_and_stops_nothing(
     scenario: Scenario,
 ) -> None:
@@ -220,3 +240,6 @@ async def test_api_server_that_takes_two_seconds_a_call_slows_a_canary_and_stops
         told = scenario.cluster.log("argo-rollouts")[logged:]
         # The bridge's own words for a call that came to its deadline.
         assert "did not answer" not in told
+        # No worker of the controller was held for longer than the bridge's deadline.
+        within, calls = await calls_within(scenario, 8)
+        assert within == calls > 0
