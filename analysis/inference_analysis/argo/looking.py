@@ -14,6 +14,7 @@ from inference_analysis.collecting import cells_document, collected
 from inference_analysis.errors import InputError
 from inference_analysis.evaluation import evaluate
 from inference_analysis.increments import Grid
+from inference_analysis.picker_arms import POD_LABEL, PickerArms, PickerBy
 from inference_analysis.policies import Statistic
 from inference_analysis.prometheus import Prometheus
 from inference_analysis.schema import LedgerDocument
@@ -26,9 +27,22 @@ if TYPE_CHECKING:
     from inference_analysis.schema import CellsDocument
 
 
-def arms_of(subject: Subject, settings: AnalysisDocument) -> Arms:
-    """The two versions' pods. Raises InputError for hashes that cannot be used."""
-    pods = settings.pods
+def arms_of(subject: Subject, settings: AnalysisDocument) -> Arms | PickerArms:
+    """The two versions. Raises InputError for hashes or names that cannot be used."""
+    pods, arms = settings.pods, settings.arms
+    if arms.by != "pods":
+        return PickerArms(
+            namespace=subject.namespace,
+            rollout=subject.rollout,
+            by=PickerBy(arms.by),
+            canary_hash=subject.canary_hash,
+            stable_hash=subject.stable_hash,
+            canary_adapter=subject.canary_destination,
+            stable_adapter=subject.stable_destination,
+            control_adapter=arms.control_adapter,
+            with_control=arms.control,
+            namespace_label=pods.namespace_label,
+        )
     return Arms(
         namespace=subject.namespace,
         rollout=subject.rollout,
@@ -71,7 +85,8 @@ def read_cells(
     Raises InputError and PrometheusError.
     """
     arms = arms_of(subject, settings)
-    found_families = families(settings.aliases)
+    of_picker = isinstance(arms, PickerArms)
+    found_families = arms.families if isinstance(arms, PickerArms) else families(settings.aliases)
     gates = settings.policy.gates
     named = {g.metric for g in gates if g.statistic in {Statistic.MEAN, Statistic.TAIL}}
     if any(g.statistic is Statistic.RATE for g in gates):
@@ -79,10 +94,12 @@ def read_cells(
     grid = grid_of(settings, since_s=since_s, until_s=until_s)
     capture = CaptureSettings(
         grid=grid,
-        warm_up_s=settings.windows.warm_up,
-        pod_label=settings.pods.pod_label,
-        node_label=settings.pods.node_label,
-        hardware_label=settings.pods.hardware_label,
+        # The picker's series say themselves what is warm-up, and their targets are pickers.
+        warm_up_s=0.0 if of_picker else settings.windows.warm_up,
+        pod_label=POD_LABEL if of_picker else settings.pods.pod_label,
+        node_label="" if of_picker else settings.pods.node_label,
+        hardware_label="" if of_picker else settings.pods.hardware_label,
+        shared=arms.shared if isinstance(arms, PickerArms) else None,
         error_reasons=frozenset(settings.error_reasons),
         required=named | {text.partition("=")[0] for text in settings.aliases},
         no_pods=arms.remedy(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,8 +22,9 @@ from inference_analysis.argo.subjects import (
 )
 from inference_analysis.errors import InputError
 from inference_common.errors import KubeError
-from inference_common.kube import CONFIGMAP, EVENT, JOB, POD, ROLLOUT, Resource
-from inference_common.names import HASH_LABEL
+from inference_common.kube import CONFIGMAP, EVENT, JOB, POD, REPLICASET, ROLLOUT, Resource
+from inference_common.names import DESTINATION_ANNOTATION, HASH_LABEL
+from inference_common.revisions import revision_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -129,6 +131,25 @@ def _made(obj: Mapping[str, Any]) -> float:
 def _owned(pod: Mapping[str, Any], name: str) -> bool:
     owners: Sequence[Mapping[str, Any]] = pod["metadata"].get("ownerReferences") or []
     return any(owner["name"] == name for owner in owners)
+
+
+async def with_destinations(kube: Kube, subject: Subject) -> Subject:
+    """The subject with the destinations that its revisions' pod templates name.
+
+    Raises InputError for a revision that names none, KubeError.
+    """
+    named: dict[str, str] = {}
+    for arm, pod_hash in (("canary", subject.canary_hash), ("stable", subject.stable_hash)):
+        sets = await kube.list(REPLICASET, subject.namespace, f"{HASH_LABEL}={pod_hash}")
+        revision = revision_of(subject.rollout_uid, pod_hash, sets)
+        if revision is None or not revision.destination:
+            raise InputError(
+                f"arms.by adapters: the {arm}'s pod template ({pod_hash}) has no annotation "
+                f"{DESTINATION_ANNOTATION}. It names the LoRA adapter of a revision; set it, or "
+                "compare pods"
+            )
+        named[arm] = revision.destination
+    return replace(subject, canary_destination=named["canary"], stable_destination=named["stable"])
 
 
 async def announce(kube: Kube, subject: Subject, entry: Entry) -> None:

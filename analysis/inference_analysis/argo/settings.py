@@ -95,6 +95,18 @@ class PodsDocument(_Model):
     hardware_label: str = ""
 
 
+class ArmsDocument(_Model):
+    """Where the two versions are told apart (docs/statistics.md)."""
+
+    by: Literal["pods", "adapters", "versions"] = "pods"
+    """The model servers' series; or the picker's, for LoRA adapters and for versions inside one
+    pool."""
+    control: bool = True
+    """adapters: whether the stable adapter is loaded a second time as the reference."""
+    control_adapter: str = ""
+    """Its name; by default the stable adapter's and ``-control``."""
+
+
 class WindowsDocument(_Model):
     """The time grid."""
 
@@ -127,6 +139,7 @@ class AnalysisDocument(_Model):
 
     prometheus: PrometheusDocument
     pods: PodsDocument = PodsDocument()
+    arms: ArmsDocument = ArmsDocument()
     windows: WindowsDocument = WindowsDocument()
     look: LookDocument = LookDocument()
     background: BackgroundDocument = BackgroundDocument()

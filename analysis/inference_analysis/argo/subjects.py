@@ -37,6 +37,9 @@ class Subject:
     stable_hash: str
     fraction: float
     """Share of the planned canary pod-time that has passed at this step's look."""
+    canary_destination: str = ""
+    """What the revision's pod template names, where adapters are compared: the LoRA adapter."""
+    stable_destination: str = ""
 
 
 def seconds_of(timestamp: str) -> float:

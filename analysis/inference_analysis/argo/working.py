@@ -18,6 +18,7 @@ from inference_analysis.argo.runs import (
     rollout_behind,
     run_of_job,
     settings_of,
+    with_destinations,
 )
 from inference_analysis.argo.settings import tree
 from inference_analysis.argo.store import Store
@@ -54,6 +55,8 @@ async def analysis_of(
     rollout = await rollout_behind(kube, run)
     about = subject(run, rollout, metric, canary_hash=canary_hash, stable_hash=stable_hash)
     settings = await settings_of(kube, about.namespace, config, SETTINGS, pinned)
+    if settings.arms.by == "adapters":
+        about = await with_destinations(kube, about)
 
     return Analysis(
         subject=about,
