@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from inference_analysis.argo import serving
+from inference_analysis.argo.runs import running_run
+from inference_analysis.errors import InputError
+
+QUESTION: dict[str, Any] = {
+    "namespace": "llm",
+    "rollout": "chat",
+    "canaryHash": "6d5f",
+    "stableHash": "9c1b",
+    "metric": "analysis",
+}
+
+
+def test_a_question_of_the_template_is_understood() -> None:
+    found = serving._question(json.dumps(QUESTION | {"config": {"look": {"after": "5m"}}}))
+    assert (found.canary_hash, found.config) == ("6d5f", {"look": {"after": "5m"}})
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        pytest.param("{", "body", id="no-json"),
+        pytest.param("{}", "namespace: Field required", id="nothing"),
+        pytest.param(json.dumps(QUESTION | {"hash": "x"}), "hash: Extra inputs", id="too-much"),
+        pytest.param(
+            json.dumps(QUESTION | {"config": {"prometheus": {"url": "http://evil"}}}),
+            "would send the server's credentials",
+            id="another-prometheus",
+        ),
+    ],
+)
+def test_what_is_no_question_is_refused_with_the_remedy(body: str, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        serving._question(body)
+
+
+def run(name: str, phase: str = "Running", rollout: str = "chat", at: str = "1") -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": name,
+            "creationTimestamp": f"2026-01-31T12:00:0{at}Z",
+            "ownerReferences": [{"kind": "Rollout", "name": rollout}],
+        },
+        "spec": {"metrics": [{"name": "analysis"}]},
+        "status": {"phase": phase},
+    }
+
+
+class Listed:
+    """An API server that knows some AnalysisRuns."""
+
+    def __init__(self, *runs: dict[str, Any]) -> None:
+        self.runs = runs
+
+    async def list(self, *_: object) -> dict[str, Any]:
+        return {"items": list(self.runs)}
+
+
+async def test_the_run_that_asks_is_the_newest_of_the_rollout_that_has_not_ended() -> None:
+    listed = Listed(
+        run("old"),
+        run("new", at="3"),
+        run("ended", "Successful", at="4"),
+        run("other", rollout="chat-b", at="5"),
+    )
+    found = await running_run(listed, "llm", "chat", "6d5f", "analysis")  # type: ignore[arg-type]
+    assert found["metadata"]["name"] == "new"
+
+
+async def test_a_question_that_no_run_asks_is_refused() -> None:
+    with pytest.raises(InputError, match="Check the arguments"):
+        await running_run(Listed(), "llm", "chat", "6d5f", "analysis")  # type: ignore[arg-type]
