@@ -39,7 +39,8 @@ def serve(
         typer.Option(help="NAMESPACE/NAME of the Lease that several servers compete for."),
     ] = None,
     lease_identity: Annotated[
-        str, typer.Option(help="This server's name in the Lease; else its host and a number.")
+        str,
+        typer.Option(help="This server's name in the Lease; else its pod's, or host and a number."),
     ] = "",
     prometheus: Annotated[
         str | None,

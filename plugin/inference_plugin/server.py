@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import secrets
 import signal
 import socket
@@ -33,7 +34,7 @@ from inference_plugin.tls import CertificateFiles, Certificates, KnownCallers
 from inference_plugin.tools import Tools
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from inference_plugin.carriers import Permissions
@@ -43,6 +44,7 @@ _log = structlog.get_logger(__name__)
 _WAIT_SLOTS: Final = 5
 """Calls that may wait at once: half of the controller's ten workers (--rollout-threads)."""
 _GRACE_S: Final = 5.0
+_IN_CLUSTER: Final = "KUBERNETES_SERVICE_HOST"
 _RELEASE_S: Final = 2.0
 _PING_MS: Final = 5000
 """Below the bridge's interval between pings (bridge/connect.go), which a server may refuse."""
@@ -163,14 +165,22 @@ def _leadership(
     if settings.lease is None:
         return AlwaysLeads()
     namespace, name = settings.lease
-    identity = settings.identity or f"{socket.gethostname()}_{secrets.token_hex(4)}"
     return Leadership(
         kube,
         namespace,
         name,
-        identity=identity,
+        identity=settings.identity or default_identity(os.environ, socket.gethostname()),
         on_change=lambda leads: woken() if leads else None,
     )
+
+
+def default_identity(environment: Mapping[str, str], host: str) -> str:
+    """The name of this server in the Lease.
+
+    In a pod that is the pod's, so that a container that was restarted holds what it held; elsewhere
+    two servers may share a host, and a number tells them apart.
+    """
+    return host if _IN_CLUSTER in environment else f"{host}_{secrets.token_hex(4)}"
 
 
 @contextlib.asynccontextmanager

@@ -26,6 +26,7 @@ from inference_plugin.leadership import Leadership, LeaseTerms
 from inference_plugin.locks import ObjectLocks, WaitSlots
 from inference_plugin.recovery import interrupted
 from inference_plugin.rollouts import Command, RolloutKey, RolloutSpec
+from inference_plugin.server import default_identity
 from inference_plugin.shares import Hashes, Weighting
 from inference_plugin.supersession import Supersession
 from inference_plugin.telemetry import Metrics
@@ -196,6 +197,18 @@ async def test_never_do_two_lead_at_once(moves: list[tuple[str, float]]) -> None
         else:
             await attempt(contenders[name])
         assert sum(each.leads for each in contenders.values()) <= 1
+
+
+async def test_a_restarted_pod_is_the_holder_that_it_was() -> None:
+    pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    assert default_identity(pod, "plugin-0") == default_identity(pod, "plugin-0") == "plugin-0"
+    assert default_identity({}, "laptop") != default_identity({}, "laptop")
+    server, clock = LeaseServer(), Clock()
+    before = contender(server, clock, "plugin-0", [])
+    await attempt(before)
+    after = contender(server, clock, "plugin-0", [])
+    await attempt(after)
+    assert after.leads
 
 
 SPEC = RolloutSpec(key=RolloutKey(namespace="llm", name="chat"), uid="u", config=b"{}")
