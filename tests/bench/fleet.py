@@ -8,6 +8,7 @@ written here, as is the routes'.
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -80,6 +81,22 @@ class Fleet:
         """Have the gateway accept the routes as they now are."""
         chosen = self.members if members is None else members
         await _bounded(self._accept(member.name) for member in chosen)
+
+    async def patch_times(self, workers: int) -> list[float]:
+        """Seconds that the API server takes to patch each route, some at once, by workers."""
+        left = [member.name for member in self.members]
+        seconds: list[float] = []
+
+        async def worker() -> None:
+            while left:
+                name = left.pop()
+                change = {"metadata": {"annotations": {"example.com/at": str(time.time())}}}
+                start = time.perf_counter()
+                await self._kube.patch(HTTPROUTE, name, change, SPACE, kind=PatchKind.MERGE)
+                seconds.append(time.perf_counter() - start)
+
+        await asyncio.gather(*(worker() for _ in range(workers)))
+        return seconds
 
     async def _member(self, number: int) -> Member:
         name = f"chat-{number:04d}"

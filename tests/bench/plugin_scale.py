@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,17 +48,23 @@ UNCHANGED_P99_S: Final = 0.005
 CHANGED_P99_S: Final = 0.050
 MEMORY_MIB: Final = 150
 _READY_S: Final = 60.0
+_QUIET_S: Final = 120.0
 
 
 @dataclass(slots=True, kw_only=True)
 class Measured:
-    """What was found at one size; durations in seconds, memory in MiB, CPU in s per reconcile."""
+    """What was found at one size; durations in seconds, memory in MiB, CPU in s per reconcile.
+
+    ``api`` is what the API server alone takes for a patch like those of a changed weight.
+    """
 
     size: int
     ready_s: float = 0.0
     memory: float = 0.0
     busy: float = 0.0
-    requests: int = 0
+    busy_changed: float = 0.0
+    requests: str = ""
+    api: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     unchanged: list[float] = field(default_factory=list)
     changed: list[float] = field(default_factory=list)
@@ -82,28 +89,52 @@ async def scale_figures(cluster: ClusterClient, sizes: Sequence[int] = SIZES) ->
 
 async def _measure(cluster: ClusterClient, fleet: Fleet) -> Measured:
     found = Measured(size=len(fleet.members))
+    found.api = await fleet.patch_times(WORKERS)
     async with _server(cluster) as (server, process, ready_s):
         found.ready_s = ready_s
         # Two changes of each Rollout's weight; the second is measured, when nothing is new.
         for weight in (10, 20):
+            before = _cpu_s(process)
             found.changed = await _all(server, fleet.members, weight, found.errors)
+            found.busy_changed = (_cpu_s(process) - before) / found.size
             await fleet.accept()
-        before = process.cpu_times()
+        await _quiet(cluster)
+        before = _cpu_s(process)
         position = cluster.audit_position()
         rounds = -(-CALLS // found.size)
         for _ in range(rounds):
             found.unchanged += await _all(
                 server, fleet.members, 20, found.errors, verified=found.verified
             )
-        after = process.cpu_times()
-        found.requests = sum(
-            event.verb != "watch" and event.resource != "leases"
-            for event in cluster.audit("plugin", since=position)
-        )
-        spent = after.user + after.system - before.user - before.system
-        found.busy = spent / (rounds * found.size)
+        found.busy = (_cpu_s(process) - before) / (rounds * found.size)
+        found.requests = _requests(cluster, position)
         found.memory = process.memory_info().rss / 2**20
     return found
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def _requests(cluster: ClusterClient, position: int) -> str:
+    """What the server asked of the API server since then, watches and Leases left out."""
+    counted = Counter(
+        f"{event.verb} {event.resource}"
+        for event in cluster.audit("plugin", since=position)
+        if event.verb != "watch" and event.resource != "leases"
+    )
+    return ", ".join(f"{count} x {name}" for name, count in sorted(counted.items()))
+
+
+async def _quiet(cluster: ClusterClient) -> None:
+    """Return once the server has said all that it had to say: Events follow the writes."""
+    async with asyncio.timeout(_QUIET_S):
+        while True:
+            position = cluster.audit_position()
+            await asyncio.sleep(1.0)
+            if not _requests(cluster, position):
+                return
 
 
 async def _all(
@@ -230,10 +261,15 @@ def figures(found: Sequence[Measured]) -> list[Figure]:
         ),
         _duration("an unchanged SetWeight, p50 / p99", at.unchanged, UNCHANGED_P99_S),
         _duration("a changed SetWeight, p50 / p99", at.changed, CHANGED_P99_S),
+        Figure(
+            what="the API server alone, the same patch, p50 / p99",
+            value=milliseconds(at.api),
+            note=f"{WORKERS} at once",
+        ),
         Figure(what="VerifyWeight, p50 / p99", value=milliseconds(at.verified)),
         Figure(
             what="requests to the API server while nothing changes",
-            value=str(at.requests),
+            value=at.requests or "0",
             aim="0",
             met=not at.requests,
         ),
@@ -241,6 +277,10 @@ def figures(found: Sequence[Measured]) -> list[Figure]:
             what="CPU of an unchanged reconcile (three calls)",
             value=f"{1000 * at.busy:.2f} ms",
             note=f"{rate:.0f} reconciles/s on one core",
+        ),
+        Figure(
+            what="CPU of a changed weight (two calls, watch events)",
+            value=f"{1000 * at.busy_changed:.2f} ms",
         ),
         Figure(
             what=f"server's memory with {PROMISED} Rollouts",
@@ -269,8 +309,10 @@ def show_growth(found: Sequence[Measured]) -> None:
         ("ready after, s", lambda one: f"{one.ready_s:.1f}"),
         ("memory, MiB", lambda one: f"{one.memory:.0f}"),
         ("CPU of an unchanged reconcile, ms", lambda one: f"{1000 * one.busy:.2f}"),
+        ("of a changed weight, ms", lambda one: f"{1000 * one.busy_changed:.2f}"),
         ("unchanged SetWeight, p50 / p99", lambda one: milliseconds(one.unchanged)),
         ("changed SetWeight, p50 / p99", lambda one: milliseconds(one.changed)),
+        ("API alone, p50 / p99", lambda one: milliseconds(one.api)),
         ("VerifyWeight, p50 / p99", lambda one: milliseconds(one.verified)),
         ("errors", lambda one: str(len(one.errors))),
     ]
@@ -279,7 +321,7 @@ def show_growth(found: Sequence[Measured]) -> None:
     for one in found:
         table.add_row(*(text(one) for _, text in rows))
     console = Console()
-    (console if console.is_terminal else Console(width=180)).print(table)
+    (console if console.is_terminal else Console(width=220)).print(table)
 
 
 async def _main(sizes: Sequence[int]) -> bool:
