@@ -52,6 +52,12 @@ class Script:
         await self.set_weight(*arguments)
         return self.verified
 
+    async def check_routes(self, *arguments: Any) -> None:
+        await self.set_weight(*arguments)
+
+    async def remove_routes(self, *arguments: Any) -> None:
+        await self.set_weight(*arguments)
+
     def problem(self, _: Any, error: Exception) -> None:
         self.problems.append(error)
 
@@ -151,6 +157,34 @@ async def test_update_hash_fails_for_nothing_in_the_cluster(stub: Any, script: S
     script.error = KubeUnreachable("away")
     answer = await stub.UpdateHash(pb.UpdateHashRequest(rollout=ROLLOUT, canary_hash="h2"))
     assert answer.error == ""
+
+
+@pytest.mark.parametrize(
+    ("method", "request_of"),
+    [
+        pytest.param("SetHeaderRoute", pb.SetHeaderRouteRequest, id="header-route"),
+        pytest.param("SetMirrorRoute", pb.SetMirrorRouteRequest, id="mirror"),
+    ],
+)
+async def test_a_step_that_can_not_be_had_is_told_in_words_and_as_an_event(
+    stub: Any, script: Script, method: str, request_of: Any
+) -> None:
+    script.error = ConfigError("header x is compared by prefix")
+    answer = await getattr(stub, method)(request_of(rollout=ROLLOUT, name="beta"))
+    assert answer.error == "header x is compared by prefix"
+    assert script.problems == [script.error]
+    script.error = None
+    answer = await getattr(stub, method)(request_of(rollout=ROLLOUT, name="beta"))
+    assert answer.error == ""
+
+
+async def test_managed_routes_are_removed_of_the_rollout_that_the_controller_names(
+    stub: Any, script: Script
+) -> None:
+    answer = await stub.RemoveManagedRoutes(pb.RemoveManagedRoutesRequest(rollout=ROLLOUT))
+    assert answer.error == ""
+    key, spec, _ = script.asked
+    assert (str(key), spec.uid) == ("llm/chat", "u")
 
 
 def test_a_socket_that_nobody_listens_on_is_freed(tmp_path: Path) -> None:
