@@ -13,9 +13,11 @@ from inference_common.names import HASH_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from inference_common.kube import Resource
     from inference_plugin.pool_shares import Acknowledgement
+    from inference_plugin.rollouts import RolloutKey
     from inference_plugin.view import View
 
 Object = dict[str, Any]
@@ -32,6 +34,40 @@ def marks_of(resource: Resource, obj: Object) -> set[Hashable]:
     elif resource == REPLICASET:
         marks.add((resource, namespace, HASH_LABEL, labels.get(HASH_LABEL)))
     return marks
+
+
+class Interests:
+    """Which Rollouts have looked at what, by their last plan."""
+
+    def __init__(self) -> None:
+        """Nobody has looked at anything."""
+        self._marks: dict[RolloutKey, AbstractSet[Hashable]] = {}
+        self._interested: dict[Hashable, set[RolloutKey]] = {}
+
+    def note(self, key: RolloutKey, marks: AbstractSet[Hashable]) -> None:
+        """The Rollout has looked at this, and no longer at what it looked at before."""
+        before = self._marks.get(key, frozenset())
+        if marks == before:
+            return
+        self._marks[key] = marks
+        for mark in marks - before:
+            self._interested.setdefault(mark, set()).add(key)
+        self._drop(key, before - marks)
+
+    def forget(self, key: RolloutKey) -> None:
+        """The Rollout is gone."""
+        self._drop(key, self._marks.pop(key, frozenset()))
+
+    def of(self, marks: Iterable[Hashable]) -> set[RolloutKey]:
+        """The Rollouts that have looked at what bears one of these marks."""
+        return set().union(*(self._interested.get(mark, ()) for mark in marks))
+
+    def _drop(self, key: RolloutKey, marks: Iterable[Hashable]) -> None:
+        for mark in marks:
+            interested = self._interested[mark]
+            interested.discard(key)
+            if not interested:
+                del self._interested[mark]
 
 
 class Footprint:

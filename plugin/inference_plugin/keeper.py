@@ -44,9 +44,6 @@ from inference_plugin.telling import Teller
 from inference_plugin.writing import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-    from collections.abc import Set as AbstractSet
-
     from inference_plugin.rollouts import RolloutKey, RolloutSpec
     from inference_plugin.shares import Hashes
     from inference_plugin.tools import Tools
@@ -113,9 +110,10 @@ class Keeper:
         """Whether something is still to be done or waited for."""
         return self._steering.is_waiting or not self._settled
 
-    def look_at(self, marks: AbstractSet[Hashable]) -> None:
-        """What bears these marks has changed: look again, if it matters and something is due."""
-        if self._steering.concerns(marks) and self.is_active:
+    def look_again(self) -> None:
+        """What the last plan looked at has changed: plan anew, now if something is due."""
+        self._steering.forget()
+        if self.is_active:
             self.wake()
 
     def wake(self) -> None:

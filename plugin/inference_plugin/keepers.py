@@ -81,9 +81,9 @@ class Keepers:
         task.add_done_callback(self._ends.discard)
 
     def _on_change(self, resource: Resource, kind: str, obj: Object) -> None:
-        marks = marks_of(resource, obj)
-        for each in self._keepers.values():
-            each.look_at(marks)
+        for concerned in self._tools.interests.of(marks_of(resource, obj)):
+            if concerned in self._keepers:
+                self._keepers[concerned].look_again()
         if resource == ROLLOUT:
             self._on_rollout(kind, obj)
             return
@@ -99,6 +99,7 @@ class Keepers:
             uid = rollout["metadata"]["uid"]
             spec = spec_of(rollout)
             config = spec.config if spec else b""
+            self._tools.interests.forget(key)
             keeper = self._keepers.pop(key, None)
             if keeper is not None:
                 config = config or keeper.config

@@ -18,8 +18,7 @@ from inference_plugin.rollouts import belongs_on_stable, step_weight
 from inference_plugin.writing import Together, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Callable
 
     from inference_plugin.decisions import Decision
     from inference_plugin.revisions import Revisions
@@ -52,7 +51,6 @@ class Steering:
         self._command: Command | None = None
         self._changed = asyncio.Event()
         self._waiting = 0
-        self._marks: AbstractSet[Hashable] | None = None
         self._done: tuple[Command, Decision] | None = None
 
     @property
@@ -74,15 +72,9 @@ class Steering:
         """Set with the next ``wake``."""
         return self._changed
 
-    def concerns(self, marks: AbstractSet[Hashable]) -> bool:
-        """Whether the last plan looked at what bears one of these marks, or there was none.
-
-        If so, its outcome counts no more.
-        """
-        if self._marks is not None and self._marks.isdisjoint(marks):
-            return False
+    def forget(self) -> None:
+        """What the last plan looked at has changed: its outcome counts no more."""
         self._done = None
-        return True
 
     def wake(self) -> None:
         """Something changed: look again."""
@@ -138,9 +130,11 @@ class Steering:
     def _plan(self, wish: Command) -> Decision:
         """Plan, and keep what was looked at; of an outcome without anything left also that."""
         seen = Footprint(self._tools.cluster)
-        # A set that grows with the plan: an error leaves what was looked at until then.
-        self._marks, self._done = seen.marks, None
-        decision = plan(wish, seen, now=time.time(), permissions=self._tools.permissions)
+        self._done = None
+        try:
+            decision = plan(wish, seen, now=time.time(), permissions=self._tools.permissions)
+        finally:
+            self._tools.interests.note(self._key, seen.marks)
         if decision.done and not decision.notes:
             self._done = (wish, decision)
         return decision

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from inference_plugin.footprints import Interests
 from inference_plugin.leadership import AlwaysLeads
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class Tools:
     """The cluster, the ways to tell of it, and the bounds on what is done at once.
 
     ``counters`` are those of the data plane, None where the server was given no Prometheus;
-    ``leadership`` says whether this server looks after drift and ends of life, or only answers.
+    ``leadership`` says whether this server looks after drift and ends of life, or only answers;
+    ``interests`` which Rollouts a change of the cluster concerns.
     """
 
     cluster: Cluster
@@ -33,3 +35,4 @@ class Tools:
     permissions: Permissions
     counters: Counters | None = None
     leadership: Leadership | AlwaysLeads = field(default_factory=AlwaysLeads)
+    interests: Interests = field(default_factory=Interests)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inference_common.kube import HTTPROUTE, INFERENCEPOOL, POD, REPLICASET, SERVICE, Resource
-from inference_plugin.footprints import Footprint, marks_of
+from inference_plugin.footprints import Footprint, Interests, marks_of
+from inference_plugin.rollouts import RolloutKey
 from support.memory_cluster import MemoryCluster
 
 if TYPE_CHECKING:
@@ -119,3 +122,31 @@ def test_a_change_concerns_who_looked_at_it(
 
 def test_an_empty_look_concerns_nothing() -> None:
     assert not Footprint(MemoryCluster()).marks
+
+
+KEYS = [RolloutKey(namespace="llm", name=name) for name in "abc"]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(KEYS),
+            st.one_of(st.none(), st.frozensets(st.sampled_from("uvwxyz"))),
+        )
+    )
+)
+def test_interests_are_those_of_the_last_look(
+    looks: list[tuple[RolloutKey, frozenset[str] | None]],
+) -> None:
+    interests = Interests()
+    last: dict[RolloutKey, frozenset[str]] = {}
+    for key, marks in looks:
+        if marks is None:
+            interests.forget(key)
+            last.pop(key, None)
+        else:
+            interests.note(key, marks)
+            last[key] = marks
+    for mark in "uvwxyz":
+        assert interests.of([mark]) == {key for key, marks in last.items() if mark in marks}
+    assert interests.of("uvwxyz") == {key for key, marks in last.items() if marks}
