@@ -22,6 +22,7 @@ _CANARY: Final = ("spec", "strategy", "canary")
 _DELAY_S: Final = 30
 _PROGRESS_S: Final = 600
 _MAXIMUM: Final = 100
+_ROUTE_STEPS: Final = ("setHeaderRoute", "setMirrorRoute")
 _LOOKS: Final = ("pause", "analysis", "experiment", "plugin")
 """Steps that give somebody, or something, the time to see the canary fail."""
 
@@ -133,8 +134,23 @@ def steps(subject: Subject) -> Iterator[Finding]:
     """The steps: a canary has to stand somewhere before it gets everything."""
     document, canary = subject.document, subject.canary
     found = canary.get("steps") or []
-    maximum = (canary.get("trafficRouting") or {}).get("maxTrafficWeight") or _MAXIMUM
+    routing = canary.get("trafficRouting") or {}
+    maximum = routing.get("maxTrafficWeight") or _MAXIMUM
+    known = [str(each.get("name")) for each in routing.get("managedRoutes") or []]
     for index, step in enumerate(found):
+        for kind in _ROUTE_STEPS:
+            name = str((step.get(kind) or {}).get("name"))
+            if kind in step and name not in known:
+                yield finding(
+                    Severity.ERROR,
+                    "managed-route",
+                    document,
+                    *(*_CANARY, "steps", index),
+                    what=f"{kind} {name!r} is not among managedRoutes "
+                    f"({', '.join(known) or 'none'})",
+                    why="Argo Rollouts refuses the Rollout (InvalidSpec)",
+                    remedy=f"add {{name: {name}}} to {'.'.join(ROUTING)}.managedRoutes",
+                )
         if step.get("setWeight", 0) > maximum:
             yield finding(
                 Severity.ERROR,

@@ -126,6 +126,15 @@ def steps_above_maximum(objects: Objects) -> None:
     canary(objects)["steps"][0]["setWeight"] = 101
 
 
+def header_route(objects: Objects) -> None:
+    canary(objects)["steps"].insert(0, {"setHeaderRoute": {"name": "beta"}})
+
+
+def known_header_route(objects: Objects) -> None:
+    header_route(objects)
+    canary(objects)["trafficRouting"]["managedRoutes"] = [{"name": "beta"}]
+
+
 def dynamic(objects: Objects) -> None:
     found = canary(objects)
     del found["scaleDownDelaySeconds"]
@@ -229,6 +238,8 @@ E, W = Severity.ERROR, Severity.WARNING
         pytest.param(POOLS, no_steps, [(W, "no-pause")], id="no steps"),
         pytest.param(POOLS, no_pause, [(W, "no-pause")], id="a jump without a pause"),
         pytest.param(POOLS, steps_above_maximum, [(E, "step-weight")], id="weight above maximum"),
+        pytest.param(POOLS, header_route, [(E, "managed-route")], id="unnamed header route"),
+        pytest.param(POOLS, known_header_route, [], id="named header route"),
         pytest.param(POOLS, dynamic, [(W, "dynamic-stable-scale")], id="dynamicStableScale"),
         pytest.param(
             POOLS, dynamic_falling, [(E, "dynamic-stable-scale")], id="dynamic and falling"
