@@ -78,19 +78,26 @@ async def served(scenario: Scenario, version: str, *, replicas: int = 2, **canar
     await scenario.until_accepted("chat")
 
 
-async def lora(scenario: Scenario, *adapters: str) -> None:
-    """Two simulated vLLM pods with the adapters in one pool, and the release Rollout of the first.
+async def lora(
+    scenario: Scenario,
+    *adapters: str,
+    replicas: int = 2,
+    extra: Sequence[str] = (),
+    **canary: Any,
+) -> None:
+    """Simulated vLLM pods with the adapters in one pool, and the release Rollout of the first.
 
     The shape of the seeds: InferenceModel ``travelhelper`` of a v1alpha2 pool, target adapters by
-    weight. The release Rollout ``travel-helper`` runs the adapter prober.
+    weight. The release Rollout ``travel-helper`` runs the adapter prober. ``extra`` are further
+    arguments of the model servers.
     """
     labels = {"app": "custom-serving", "release": "qwen"}
-    vllm = m.simulated_vllm("Qwen-2.5-7B-Instruct", adapters=adapters)
+    vllm = m.simulated_vllm("Qwen-2.5-7B-Instruct", *extra, adapters=adapters)
     await scenario.apply(
         m.gateway(),
         *m.picker_rights(),
         *m.prober_rights(),
-        m.deployment("qwen", vllm, labels=labels, replicas=2),
+        m.deployment("qwen", vllm, labels=labels, replicas=replicas),
         m.pool("mymodel-pool-v1", labels, picker="picker", resource=INFERENCEPOOL_X),
         *m.picker("picker", "mymodel-pool-v1", resource=INFERENCEPOOL_X),
         m.inference_model("loramodel", "travelhelper", "mymodel-pool-v1", **{adapters[0]: None}),
@@ -98,9 +105,8 @@ async def lora(scenario: Scenario, *adapters: str) -> None:
     )
     await scenario.until_available("qwen")
     await scenario.until_available("picker")
-    await scenario.apply(
-        m.rollout("travel-helper", lora_release(adapters[0]), {"inferenceModel": "loramodel"})
-    )
+    template, config = lora_release(adapters[0]), {"inferenceModel": "loramodel"}
+    await scenario.apply(m.rollout("travel-helper", template, config, **canary))
     await scenario.until_healthy("travel-helper", timeout_s=180)
 
 

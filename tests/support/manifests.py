@@ -27,6 +27,7 @@ GATEWAY_CLASS: Final = "inference-rollouts-local"
 LISTENER_PORT: Final = 8080
 MODEL_PORT: Final = 8000
 PICKER_PORT: Final = 9002
+PICKER_METRICS_PORT: Final = 9090
 NOOP: Final = "inference-rollouts/noop"
 SIMULATED_VLLM: Final = "inference-rollouts/simulated-vllm"
 PICKER: Final = "inference-rollouts/picker"
@@ -237,8 +238,9 @@ def pod_template(
     spec: Object = {"containers": [container], "terminationGracePeriodSeconds": 20}
     if service_account is not None:
         spec["serviceAccountName"] = service_account
-    scrape = {"prometheus.io/scrape": "true", "prometheus.io/port": str(MODEL_PORT)}
-    wanted = (scrape if container["image"] == SIMULATED_VLLM else {}) | (annotations or {})
+    port = {SIMULATED_VLLM: MODEL_PORT, PICKER: PICKER_METRICS_PORT}.get(container["image"])
+    scrape = {"prometheus.io/scrape": "true", "prometheus.io/port": str(port)} if port else {}
+    wanted = scrape | (annotations or {})
     return {"metadata": {"labels": labels, "annotations": wanted}, "spec": spec}
 
 
