@@ -35,8 +35,7 @@ async def test_a_good_version_is_promoted_a_slow_one_aborted_and_promoted_once_c
         assert "proceed: " in line.splitlines()[0]
         assert len(line.splitlines()) == 5
         # One that is three times as slow fails by the first look, long before it.
-        await scenario.revise("chat", a.release("three"))
-        canary = await a.until_ready_canary(scenario)
+        canary = await a.begin(scenario, a.release("three"))
         await a.spoil(scenario, canary, slow_factor=3)
         _, bad = await a.until_ended(scenario, 2, timeout_s=180)
         assert a.phases([bad]) == ["Failed"], await a.said(scenario)

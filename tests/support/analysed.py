@@ -163,9 +163,10 @@ async def ended(scenario: Scenario) -> list[Object]:
 
 
 async def said(scenario: Scenario) -> list[str]:
-    """Messages of the analysis' Events on Rollouts."""
-    found = await scenario.kube.list(EVENT, scenario.namespace)
-    return [event["message"] for event in found["items"] if _is_ours(event)]
+    """Messages of the analysis' Events on Rollouts, in order."""
+    events = (await scenario.kube.list(EVENT, scenario.namespace))["items"]
+    events.sort(key=lambda event: int(event["metadata"]["resourceVersion"]))
+    return [event["message"] for event in events if _is_ours(event)]
 
 
 def _is_ours(event: Object) -> bool:
@@ -206,25 +207,31 @@ async def until_pod(scenario: Scenario, job: str) -> Object:
 
 async def spoil(scenario: Scenario, pod_template_hash: str, **faults: object) -> None:
     """Give all running pods of a revision faults; a pod made later has none."""
+    pods = await scenario.pods_of(pod_template_hash)
+    assert pods
     async with aiohttp.ClientSession() as session:
-        for pod in await scenario.pods_of(pod_template_hash):
+        for pod in pods:
             url = f"http://{pod['status']['podIP']}:{m.MODEL_PORT}/faults"
             async with session.post(url, json=faults) as response:
                 assert response.status == HTTPStatus.OK
 
 
-async def until_ready_canary(scenario: Scenario, rollout: str = "chat") -> str:
-    """Hash of the canary once its pods are ready."""
+async def begin(scenario: Scenario, change: Object, rollout: str = "chat") -> str:
+    """Change the Rollout's pods, and wait for the canary's first weight; its hash."""
+    before = (await scenario.hashes(rollout)).values()
+    await scenario.revise(rollout, change)
     found = await scenario.until(
         ROLLOUT,
         rollout,
         lambda obj: (
             obj is not None
             and is_observed(obj)
-            and obj["status"].get("stableRS") != obj["status"].get("currentPodHash")
+            and obj["status"].get("currentPodHash") not in before
+            and obj["status"].get("currentStepIndex", 0) > 0
             and canary_weight(obj) > 0
         ),
         what="a canary with a weight",
+        timeout_s=180,
     )
     return str(found["status"]["currentPodHash"])
 
