@@ -36,10 +36,11 @@ def acknowledge(
         Book,
         book_key,
     )
+    from inference_analysis.argo.connecting import connected  # noqa: PLC0415 - help is fast
     from inference_analysis.argo.store import Store  # noqa: PLC0415
     from inference_analysis.errors import InputError, LedgerError  # noqa: PLC0415
     from inference_common.errors import KubeError  # noqa: PLC0415
-    from inference_common.kube import ROLLOUT, Kube  # noqa: PLC0415
+    from inference_common.kube import ROLLOUT  # noqa: PLC0415
 
     def said(book: Book) -> Book:
         if not book.entries:
@@ -54,7 +55,7 @@ def acknowledge(
         )
 
     async def work() -> str:
-        kube = await Kube.connect(kubeconfig or None)
+        kube = await connected(kubeconfig)
         try:
             found = await kube.get(ROLLOUT, rollout, namespace)
             version = canary_hash or found.get("status", {}).get("currentPodHash", "")

@@ -33,14 +33,14 @@ def run(
     on the AnalysisRun's measurements so far (docs/analysis.md). 2: this is no Job of an
     AnalysisRun; 4: the API server did not answer, or the ledger could not be written.
     """
+    from inference_analysis.argo.connecting import connected  # noqa: PLC0415 - help is fast
     from inference_analysis.argo.working import job_result  # noqa: PLC0415 - help is fast
     from inference_analysis.errors import InputError, LedgerError  # noqa: PLC0415
     from inference_common.errors import KubeError  # noqa: PLC0415
-    from inference_common.kube import Kube  # noqa: PLC0415
     from inference_common.logs import configure_logging  # noqa: PLC0415
 
     async def work() -> tuple[tuple[str, ...], int]:
-        kube = await Kube.connect(kubeconfig or None)
+        kube = await connected(kubeconfig)
         try:
             return await job_result(
                 kube,

@@ -28,14 +28,14 @@ def serve(
     """
     from aiohttp import web  # noqa: PLC0415 - help is fast
 
+    from inference_analysis.argo.connecting import connected  # noqa: PLC0415 - help is fast
     from inference_analysis.argo.serving import PINNED, application  # noqa: PLC0415
     from inference_analysis.argo.settings import analysis_document, tree  # noqa: PLC0415
     from inference_analysis.errors import InputError  # noqa: PLC0415
-    from inference_common.kube import Kube  # noqa: PLC0415
     from inference_common.logs import configure_logging  # noqa: PLC0415
 
     async def work(host: str, port: int, pinned: dict[str, object]) -> None:
-        kube = await Kube.connect(kubeconfig or None)
+        kube = await connected(kubeconfig)
         runner = web.AppRunner(application(kube, pinned), access_log=None)
         await runner.setup()
         try:
