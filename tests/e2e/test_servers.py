@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from inference_common.kube import HTTPROUTE, LEASE
 from support.api_proxy import ApiProxy, Asked, plugin_behind, until_ready
 from support.cluster.layout import Layout
-from support.deployments import hash_addressed
+from support.deployments import hash_addressed, lora_release, release_only
 from support.history import History
 from support.scenario import TIMEOUT_S, weights
 
@@ -224,6 +224,7 @@ async def test_api_server_that_takes_two_seconds_a_call_slows_a_canary_and_stops
     scenario: Scenario,
 ) -> None:
     await hash_addressed(scenario)
+    await release_only(scenario, "v1")
     async with (
         ApiProxy(scenario.cluster, "plugin") as proxy,
         plugin_behind(scenario.cluster, proxy),
@@ -231,7 +232,11 @@ async def test_api_server_that_takes_two_seconds_a_call_slows_a_canary_and_stops
         logged = len(scenario.cluster.log("argo-rollouts"))
         proxy.delay_s = 2.0
         await scenario.revise("chat", "2")
-        await scenario.until_paused("chat", 10, timeout_s=180)
+        await scenario.revise("travel-helper", lora_release("v2", noop=True))
+        # Two at once: the one does not wait for the other.
+        async with asyncio.TaskGroup() as group:
+            for name in ("chat", "travel-helper"):
+                group.create_task(scenario.until_paused(name, 10, timeout_s=180))
         await scenario.argo("promote", "chat")
         await scenario.until_paused("chat", 50, timeout_s=180)
         await scenario.argo("promote", "chat")
