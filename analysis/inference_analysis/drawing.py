@@ -136,12 +136,14 @@ def pods(entry: Mapping[str, Any], number: int) -> str:
             ha="center",
             annotation_clip=False,
         )
-    axes.set_yticks([0, 1], ["stable", "canary"])
+    paired = all(p["arm"] == "canary" for p in entry["pods"])
+    axes.set_yticks([1] if paired else [0, 1], ["pairs"] if paired else ["stable", "canary"])
     axes.tick_params(axis="y", labelcolor=INK)
-    axes.set_ylim(-0.55, 1.6)
+    axes.set_ylim(0.3 if paired else -0.55, 1.6)
     axes.xaxis.set_major_formatter(_percent_ticks)
     axes.grid(visible=True, axis="x")
-    axes.set_xlabel("observed against expected from concurrent stable pods (line: mean)")
+    against = "the control adapter on the same pod" if paired else "concurrent stable pods"
+    axes.set_xlabel(f"observed against expected from {against} (line: mean)")
     axes.set_title(entry["gate"], pad=8)
     return _svg(figure, f"pods{number}", f"{entry['gate']} of each pod")
 

@@ -24,6 +24,8 @@ def mann_whitney_p(data: Observations, histogram: Histogram) -> float:
     u = float(x @ (below + 0.5 * y))
     ties = float((both**3 - both).sum()) / ((n + m) * (n + m - 1))
     variance = n * m / 12.0 * ((n + m + 1) - ties)
+    if not variance > 0.0:  # all in one bucket, or an arm without requests
+        return 1.0
     return float(ndtr(-(u - n * m / 2.0) / np.sqrt(variance)))
 
 

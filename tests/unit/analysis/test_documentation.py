@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from inference_analysis import schema
 from inference_analysis.checking import parse
 from inference_analysis.policies import Policy
+from support.analysis_scenarios import SCENARIOS, Scenario, keeps_bar
 
 PAGE = Path(__file__).parents[3].joinpath("docs/statistics.md").read_text()
 FIELDS = sorted(
@@ -60,3 +61,26 @@ def test_the_defaults_that_the_page_names_are_the_defaults() -> None:
         policy.pass_alpha,
         policy.reserve,
     ]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name.replace(" ", "-"))
+def test_every_calibrated_scenario_has_its_row_and_its_bar(scenario: Scenario) -> None:
+    row = re.search(rf"^\| {re.escape(scenario.name)} \| ([0-9.]+) \|.*$", PAGE, flags=re.MULTILINE)
+    assert row is not None
+    for sign, bar in (("≤", scenario.at_most), ("≥", scenario.at_least)):
+        if bar is not None:
+            assert f"{sign} {bar:g} |" in row[0]
+            runs = int(row[0].rstrip(" |").rpartition("|")[2])
+            assert keeps_bar(scenario, float(row[1]), runs)
+
+
+def test_corrections_name_modules_and_tests_that_are_there() -> None:
+    table = PAGE[PAGE.index("## Corrections to the first plan") :]
+    rows = re.findall(r"^\| (\d+) \| .*? \| (`.*?`) \| (.*?) \|$", table, flags=re.MULTILINE)
+    assert [int(number) for number, _, _ in rows] == list(range(1, 18))
+    root = Path(__file__).parents[3]
+    for _, code, tests in rows:
+        for name in re.findall(r"`([a-z_/]+)(?:\.[a-z_]+)?`", code):
+            assert (root / "analysis/inference_analysis" / f"{name}.py").is_file(), name
+        for name in re.findall(r"`(test_[a-z_]+)`", tests):
+            assert list(root.glob(f"tests/*/analysis/{name}.py")), name
