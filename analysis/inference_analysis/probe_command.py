@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,7 +125,6 @@ async def _run(settings: QualityDocument, canary_hash: str, stable_hash: str) ->
         settings.plan(),
         judging=settings.judging(),
         hashes={Arm.CANARY: canary_hash, Arm.STABLE: stable_hash},
-        started_s=time.time(),
         keep_answers=settings.keep_answers,
         ca_file=settings.ca_file,
     )

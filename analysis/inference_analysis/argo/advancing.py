@@ -25,6 +25,7 @@ from inference_analysis.argo.looking import judged, ledger_after, read_cells
 from inference_analysis.argo.protocol import Outcome
 from inference_analysis.argo.subjects import nothing_to_compare
 from inference_analysis.errors import EndpointError, InputError, PrometheusError
+from inference_analysis.prompts.probe_times import without_probes
 from inference_analysis.prompts.scored_cells import with_prompts
 from inference_analysis.reports import lines as report_lines
 
@@ -70,7 +71,11 @@ class Analysis:
 
         Raises KubeError, LedgerError, and InputError for a book that cannot be read.
         """
-        book = (await self.store.read(self.key)).opened(self.subject.created_s)
+        book = await self.store.read(self.key)
+        ended = self.probes.ended(self.subject)
+        if book.with_probes(ended) is not book:
+            book = await self.store.change(self.key, lambda found: found.with_probes(ended))
+        book = book.opened(self.subject.created_s)
         entry = book.entry(self.subject.run_uid)
         if entry is not None and entry.final:
             return entry
@@ -133,7 +138,7 @@ class Analysis:
         """FAIL at once where the recent windows show gross harm; costs no look otherwise."""
         since = max(self._since(book), now_s - self.settings.look.recent)
         try:
-            cells = await self._read(since, now_s)
+            cells = await self._read(book, since, now_s)
             # Not the run's own id: its look may be taken already, and would only be replayed.
             look_id = f"{self.subject.run_uid}/gross"
             evaluation = judged(cells, book, look_id=look_id, fraction=self.subject.fraction)
@@ -158,7 +163,7 @@ class Analysis:
             if prompts is None:
                 # Meanwhile the pods are watched as before the look.
                 return await self._gross_harm(book, now_s)
-        cells = await self._read(self._since(book), now_s)
+        cells = await self._read(book, self._since(book), now_s)
         if prompts:
             cells = with_prompts(cells, prompts)
         return await self._booked(cells, now_s, look_id=look_id, fraction=fraction)
@@ -236,10 +241,11 @@ class Analysis:
     def _since(self, book: Book) -> float:
         return max(self.canary_since_s, book.epoch_since)
 
-    async def _read(self, since_s: float, now_s: float) -> CellsDocument:
+    async def _read(self, book: Book, since_s: float, now_s: float) -> CellsDocument:
         cells, notes = await asyncio.to_thread(
             read_cells, self.subject, self.settings, since_s=since_s, until_s=now_s
         )
         for note in notes:
             structlog.get_logger().info("remark on the data", remark=note)
-        return cells
+        running = self.probes.running(self.subject, now_s)
+        return without_probes(cells, [*book.probes, *running])

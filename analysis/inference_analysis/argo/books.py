@@ -7,7 +7,7 @@ shadow``) have a book of their own.
 from __future__ import annotations
 
 import json
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -16,10 +16,14 @@ from inference_analysis.argo.protocol import Outcome
 from inference_analysis.errors import InputError
 from inference_analysis.schema import LedgerDocument
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 BOOK_SCHEMA: Final = "inference-rollouts.io/analysis-book/v1"
 KEPT_BOOKS: Final = 10
 """Canaries that a Rollout's ledger remembers; an older one starts anew."""
 KEPT_VERDICTS: Final = 50
+KEPT_PROBES: Final = 100
 
 
 class _Model(BaseModel):
@@ -68,6 +72,8 @@ class Book(_Model):
     acknowledgements: list[Acknowledgement] = []
     epoch_since: float = 0.0
     """When the present try began; 0: the first one."""
+    probes: list[tuple[float, float]] = []
+    """When prompts were sent to the pods: windows that measure nothing else."""
 
     def entry(self, run_uid: str) -> Entry | None:
         """What the AnalysisRun was told before, if it was."""
@@ -104,6 +110,13 @@ class Book(_Model):
                 "entries": [*others, entry][-KEPT_VERDICTS:],
             }
         )
+
+    def with_probes(self, spans: Sequence[tuple[float, float]]) -> Book:
+        """The book with these times of probes in it; itself if it has them all."""
+        new = [span for span in spans if span not in self.probes]
+        if not new:
+            return self
+        return self.model_copy(update={"probes": sorted([*self.probes, *new])[-KEPT_PROBES:]})
 
     def with_acknowledgement(self, item: Acknowledgement) -> Book:
         """The book after a person has spoken."""

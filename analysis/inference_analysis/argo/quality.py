@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,11 +22,15 @@ from inference_common.pods import takes_requests
 
 if TYPE_CHECKING:
     from inference_analysis.argo.subjects import Subject
+    from inference_analysis.prompts.probe_times import Span
     from inference_analysis.prompts.prompt_sets import PromptSet
     from inference_analysis.prompts.settings import QualityDocument
     from inference_common.kube import Kube
 
 Prompts = list[dict[str, Any]]
+_SHORTEST_S: Final = 1.0
+"""A probe that fails sooner has sent next to nothing. Were its windows left out, an endpoint that
+is never reached would blind the checks for gross harm."""
 _KEPT_S: Final = 3600.0
 """How long the answers for a look are kept: it may be judged again, with a newer ledger."""
 
@@ -34,6 +39,10 @@ _KEPT_S: Final = 3600.0
 class _Probe:
     task: asyncio.Task[Prompts]
     started_s: float
+    """Monotonic."""
+    begun_s: float
+    """Since the epoch."""
+    canary: tuple[str, ...]
 
 
 class QualityProbes:
@@ -42,6 +51,7 @@ class QualityProbes:
     def __init__(self, kube: Kube) -> None:
         self._kube = kube
         self._probes: dict[str, _Probe] = {}
+        self._ended: defaultdict[tuple[str, ...], list[Span]] = defaultdict(list)
 
     async def close(self) -> None:
         """Stop what still runs."""
@@ -63,6 +73,8 @@ class QualityProbes:
             self._probes[look_id] = _Probe(
                 task=asyncio.create_task(self._probed(subject, settings), name=f"probe {look_id}"),
                 started_s=time.monotonic(),
+                begun_s=time.time(),
+                canary=_canary(subject),
             )
             return None
         if not probe.task.done():
@@ -70,6 +82,18 @@ class QualityProbes:
         if probe.task.exception() is not None:
             del self._probes[look_id]
         return probe.task.result()
+
+    def ended(self, subject: Subject) -> tuple[Span, ...]:
+        """When prompts were sent to this canary and its stable pods by probes that have ended."""
+        return tuple(self._ended[_canary(subject)])
+
+    def running(self, subject: Subject, now_s: float) -> tuple[Span, ...]:
+        """The same of those that have not, up to now."""
+        return tuple(
+            (probe.begun_s, now_s)
+            for probe in self._probes.values()
+            if probe.canary == _canary(subject) and not probe.task.done()
+        )
 
     def _forget(self) -> None:
         past = time.monotonic() - _KEPT_S
@@ -81,6 +105,7 @@ class QualityProbes:
 
     async def _probed(self, subject: Subject, settings: QualityDocument) -> Prompts:
         hashes = {Arm.CANARY: subject.canary_hash, Arm.STABLE: subject.stable_hash}
+        begun = time.time()
         try:
             prompt_set = await self._prompt_set(subject.namespace, settings.prompt_set)
             pods = {}
@@ -94,7 +119,6 @@ class QualityProbes:
                 settings.plan(),
                 judging=settings.judging(),
                 hashes=hashes,
-                started_s=time.time(),
                 keep_answers=settings.keep_answers,
                 ca_file=settings.ca_file,
             )
@@ -106,6 +130,10 @@ class QualityProbes:
             raise EndpointError(f"quality: the API server does not answer: {error}") from error
         except OSError as error:
             raise InputError(f"quality: {error}") from error
+        finally:
+            ended = time.time()
+            if ended - begun >= _SHORTEST_S:
+                self._ended[_canary(subject)].append((begun, ended))
 
     async def _prompt_set(self, namespace: str, name: str) -> PromptSet:
         if not name.startswith(CONFIGMAP_PREFIX):
@@ -135,6 +163,10 @@ class QualityProbes:
             for pod in sorted(found["items"], key=lambda pod: str(pod["metadata"]["name"]))
             if takes_requests(pod) and pod["metadata"]["name"].startswith(prefix)
         ]
+
+
+def _canary(subject: Subject) -> tuple[str, ...]:
+    return subject.namespace, subject.rollout, subject.canary_hash
 
 
 def _host(address: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from inference_analysis.prompts.judging import judge
 from inference_analysis.prompts.probing import probe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from inference_analysis.observations import Arm
@@ -44,7 +45,7 @@ async def probed(
     *,
     judging: tuple[Endpoint, JudgePlan] | None = None,
     hashes: Mapping[Arm, str],
-    started_s: float,
+    clock: Callable[[], float] = time.time,
     keep_answers: bool = True,
     ca_file: Path | None = None,
 ) -> ProbeRun:
@@ -55,8 +56,10 @@ async def probed(
     """
     scoring.require_scorable(prompt_set, judged=judging is not None)
     preferences = None
+    started_s = clock()
     async with sessions(concurrency=plan.concurrency, ca_file=ca_file) as session:
         exchanges = await probe(session, prompt_set, endpoints, plan)
+        ended_s = clock()
         if judging is not None:
             preferences = await judge(session, judging[0], exchanges, judging[1])
     first = scoring.header(
@@ -64,6 +67,7 @@ async def probed(
         endpoints,
         plan,
         started_s=started_s,
+        ended_s=ended_s,
         hashes=hashes,
         judge_model=judging[0].model if judging else "",
         preferences=preferences,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from inference_analysis import checking
 from inference_analysis.errors import InputError
 from inference_analysis.prompts import scores
+from inference_analysis.prompts.probe_times import without_probes
 from inference_analysis.reports import rendered
 from inference_analysis.schema import SCHEMA
 
@@ -31,16 +32,19 @@ def read_scores(files: Sequence[Path]) -> dict[str, scores.Scores]:
 
 
 def with_scores(cells: CellsDocument, files: Sequence[Path]) -> CellsDocument:
-    """The cells with the files' scores as further prompts.
+    """The cells with the files' scores as further prompts, without the windows of their probes.
 
     Raises InputError for scores of other versions, or that the cells have already; OSError.
     """
+    read = read_scores(files)
     found = scores.prompt_documents(
-        read_scores(files),
+        read,
         canary_hash=cells.rollout.canary_hash,
         stable_hash=cells.rollout.stable_hash,
     )
-    return with_prompts(cells, found)
+    headers = [item.header for item in read.values()]
+    spans = [(header.started, header.ended) for header in headers if header.ended]
+    return with_prompts(without_probes(cells, spans), found)
 
 
 def with_prompts(cells: CellsDocument, prompts: Sequence[Mapping[str, Any]]) -> CellsDocument:

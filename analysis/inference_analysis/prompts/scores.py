@@ -60,6 +60,9 @@ class ScoresHeader(_Line):
     canary_hash: str = ""
     stable_hash: str = ""
     judge: JudgeMark | None = None
+    started: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """First and last request, in seconds since the epoch; 0: not known."""
+    ended: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 class ScoreLine(_Line):

@@ -38,6 +38,7 @@ def header(
     plan: ProbePlan,
     *,
     started_s: float,
+    ended_s: float,
     hashes: Mapping[Arm, str],
     judge_model: str = "",
     preferences: Sequence[Preference] | None = None,
@@ -53,6 +54,7 @@ def header(
         "canaryHash": hashes[Arm.CANARY],
         "stableHash": hashes[Arm.STABLE],
         "started": round(started_s, 3),
+        "ended": round(ended_s, 3),
         "seed": plan.seed,
         "repeats": plan.repeats,
         "arms": {

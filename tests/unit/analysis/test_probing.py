@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from inference_analysis.errors import EndpointError, InputError
 from inference_analysis.observations import Arm
 from inference_analysis.prompts.checks import Regex
-from inference_analysis.prompts.endpoints import HEADER, TAG, Endpoint, Limits, ask, sessions
+from inference_analysis.prompts.endpoints import HEADER, TAG, Limits, ask, sessions
 from inference_analysis.prompts.judge import Preference
 from inference_analysis.prompts.judging import JudgePlan, judge
 from inference_analysis.prompts.probe_runs import probed
 from inference_analysis.prompts.probing import ProbePlan, probe
 from inference_analysis.prompts.prompt_sets import PromptSet, Question
 from inference_analysis.prompts.schedules import Pace, turns
+from support.scripted_model import (
+    Model,
+    answered,
+    broken,
+    hanging,
+    models,
+    saying,
+    sometimes,
+    status,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from aiohttp import web
 
     from inference_analysis.prompts.probing import Exchange
+    from support.scripted_model import Respond
 
-    Start = Callable[..., Awaitable["Model"]]
-    Respond = Callable[["Model", web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+    Start = Callable[..., Awaitable[Model]]
 
 FAST = ProbePlan(rate=1000.0, limits=Limits(timeout_s=5.0, retries=1))
 
@@ -52,95 +61,10 @@ def prompt_set(count: int = 12) -> PromptSet:
     return PromptSet(name="mine", version="1", digest="d", questions=questions(count))
 
 
-async def answered(model: Model, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-    """A stream of two chunks, as a server writes it."""
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    await response.prepare(request)
-    text = f"answer to {body['messages'][-1]['content']}"
-    for delta, finish in (({"content": text[:5]}, None), ({"content": text[5:]}, "stop")):
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        chunk = {"choices": [choice], "system_fingerprint": model.version}
-        await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-    await response.write(b"data: [DONE]\n\n")
-    return response
-
-
-async def broken(_: Model, request: web.Request, __: dict[str, Any]) -> web.StreamResponse:
-    """The connection is dropped in the middle of the answer."""
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    await response.prepare(request)
-    await response.write(b'data: {"choices": [{"index": 0, "delta": {"content": "ans"}}]}\n\n')
-    assert request.transport is not None
-    request.transport.abort()
-    return response
-
-
-async def hanging(_: Model, __: web.Request, ___: dict[str, Any]) -> web.StreamResponse:
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
-def status(code: int) -> Respond:
-    async def respond(_: Model, __: web.Request, ___: dict[str, Any]) -> web.StreamResponse:
-        return web.json_response({"error": {"message": "no"}}, status=code)
-
-    return respond
-
-
-def saying(text: str) -> Respond:
-    async def respond(_: Model, __: web.Request, ___: dict[str, Any]) -> web.StreamResponse:
-        choice = {"index": 0, "message": {"content": text}, "finish_reason": "stop"}
-        return web.json_response({"choices": [choice]})
-
-    return respond
-
-
-@dataclass(kw_only=True)
-class Model:
-    """One endpoint: what it answers, and what it has seen."""
-
-    respond: Respond = answered
-    version: str = "v1"
-    bodies: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[Mapping[str, str]] = field(default_factory=list)
-    most: int = 0
-    """Requests at the same time."""
-    now: int = 0
-    url: str = ""
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
-        self.bodies.append(body)
-        self.headers.append(request.headers)
-        self.now += 1
-        self.most = max(self.most, self.now)
-        try:
-            await asyncio.sleep(0)
-            return await self.respond(self, request, body)
-        finally:
-            self.now -= 1
-
-    def endpoint(self, name: str) -> Endpoint:
-        return Endpoint(name=name, urls=(self.url,), model="mymodel")
-
-
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    servers: list[TestServer] = []
-
-    async def started(**given: Any) -> Model:
-        model = Model(**given)
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", model.handle)
-        server = TestServer(app, host="127.0.0.1")
-        await server.start_server(shutdown_timeout=0.0)
-        model.url = str(server.make_url("/"))
-        servers.append(server)
-        return model
-
-    yield started
-    for server in servers:
-        await server.close()
+    async with models() as started:
+        yield started
 
 
 async def run(
@@ -206,18 +130,6 @@ async def test_a_refusal_that_says_nothing_of_the_answers_is_an_error(
         await run(canary, stable)
     assert f"answers {code} to model 'mymodel'" in str(caught.value)
     assert remedy in str(caught.value)
-
-
-def sometimes(respond: Respond, *contents: str) -> Respond:
-    """That response to these questions, an answer to all others."""
-
-    async def choose(
-        model: Model, request: web.Request, body: dict[str, Any]
-    ) -> web.StreamResponse:
-        chosen = respond if body["messages"][-1]["content"] in contents else answered
-        return await chosen(model, request, body)
-
-    return choose
 
 
 @pytest.mark.parametrize(
@@ -391,7 +303,6 @@ async def test_a_whole_run_becomes_the_prompts_of_a_cells_file(start: Start) -> 
         FAST,
         judging=(model.endpoint("judge"), JudgePlan(limits=Limits())),
         hashes={Arm.CANARY: "6d5f", Arm.STABLE: "9c1b"},
-        started_s=1.0,
         keep_answers=False,
     )
     prompts = {(p["measure"], p["id"]): p for p in found.prompts(canary_hash="6d5f")}
@@ -419,7 +330,6 @@ async def test_prompts_without_checks_need_a_judge(start: Start) -> None:
             {Arm.CANARY: canary.endpoint("canary"), Arm.STABLE: stable.endpoint("stable")},
             FAST,
             hashes={Arm.CANARY: "", Arm.STABLE: ""},
-            started_s=1.0,
         )
     assert canary.bodies == []
 
