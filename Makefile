@@ -20,7 +20,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-demo: $(VENV)/installed ## Play three canaries on a real cluster on this machine
+demo: $(VENV)/installed ## Play five canaries on a real cluster; the analysis decides four
 	$(CLUSTER) exec -- $(BIN)/python -m support.demo
 
 up: $(VENV)/installed ## Start the local cluster and leave it running

@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from support.cluster.client import ClusterClient
-from support.demo.acts import base_model, lora
-from support.demo.view import summaries
+from support.demo.acts import lora
+from support.demo.judged import judged
+from support.demo.view import summaries, verdicts
 from support.scenario import Scenario
+
+if TYPE_CHECKING:
+    from support.demo.stage import Stage
 
 _INTRODUCTION = """
 [bold]Progressive delivery of LLM inference, on a real cluster on this machine.[/bold]
 The real Argo Rollouts controller moves streaming requests through a real Envoy, between two
-versions of a (simulated) vLLM and between two LoRA adapters, by nothing but kubectl.
+versions of a (simulated) vLLM and between two LoRA adapters. Whether a version goes on is decided
+by the analysis, which compares its pods with the stable ones in a real Prometheus.
 """
 
 _NEXT = """
@@ -25,21 +31,25 @@ _NEXT = """
   kubectl apply -f manifests/examples/base-model-canary.yaml
   kubectl argo rollouts get rollout mymodel --watch
   make down
-docs/plugin.md lists the configuration and what each Event means.
+docs/plugin.md lists the configuration and what each Event means, docs/analysis.md what a verdict
+means and how to get one.
 """
 
 
 async def play(console: Console) -> int:
-    """Play all acts; the exit status is 1 when a request failed."""
+    """Play all acts; the exit status is 1 when a request failed or a verdict was not expected."""
     console.print(_INTRODUCTION)
     cluster = ClusterClient.load()
-    rows = []
-    for name, act in (("demo-base-model", base_model), ("demo-lora", lora)):
+    stages: list[Stage] = []
+    for name, act in (("demo-base-model", judged), ("demo-lora", lora)):
         scenario = await Scenario.start(cluster, name)
         try:
-            rows += await act(console, scenario)
+            stages += await act(console, scenario)
         finally:
             await scenario.stop()
+    rows = [row for stage in stages for row in stage.rows]
+    said = [verdict for stage in stages for verdict in stage.verdicts]
+    console.print(verdicts(said))
     console.print("\n[bold]What was set, and what was served[/bold] (with exact 95 % intervals)")
     for table in summaries(rows):
         console.print(table)
@@ -50,7 +60,7 @@ async def play(console: Console) -> int:
         for failure in row.window.failures[:3]:
             console.print(f"  {row.step}: {failure}", style="red")
     console.print(_NEXT, highlight=False)
-    return 1 if failed else 0
+    return 1 if failed or not all(verdict.expected for verdict in said) else 0
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import yaml
 from rich.live import Live
 
 from inference_common.errors import KubeError
-from support.demo.view import Row, Scene, panel
+from support.demo.view import Row, Said, Scene, panel
 from support.repository import EXAMPLES
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Stage:
     ) -> None:
         """``weights`` reads the weights from the object that carries them."""
         self.rows: list[Row] = []
+        self.verdicts: list[Said] = []
         self.scenario = scenario
         self._console = console
         self._title = title
@@ -85,7 +86,15 @@ class Stage:
         """Show what a user would type for what happens next."""
         self._change(command=text)
         if not self._console.is_terminal:
-            self._console.print(f"$ {text}", highlight=False)
+            self._console.print(f"$ {text}", highlight=False, markup=False)
+
+    def verdict(self, phase: str, text: str, *, expected: bool) -> None:
+        """Keep and show what the analysis said at the end of an AnalysisRun."""
+        self.verdicts.append(Said(act=self._title, phase=phase, text=text, expected=expected))
+        self._change(said=text)
+        if not self._console.is_terminal:
+            shown = "\n".join(f"  | {line}" for line in text.splitlines())
+            self._console.print(shown, highlight=False, markup=False)
 
     async def wait(self, what: str, condition: Awaitable[Any]) -> None:
         """Say what is awaited, and await it."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich import box
 from rich.console import Group
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -35,6 +36,16 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What the analysis said at the end of one AnalysisRun."""
+
+    act: str
+    phase: str
+    text: str
+    expected: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """What is happening right now."""
 
@@ -45,6 +56,7 @@ class Scene:
     versions: Sequence[str]
     window: Window | None
     failed_total: int
+    said: str = ""
 
 
 def panel(scene: Scene) -> Panel:
@@ -64,7 +76,19 @@ def panel(scene: Scene) -> Panel:
                 (f"{scene.failed_total} failed", style),
             )
         )
+    if scene.said:
+        lines.append(Text.assemble(("analysis  ", "dim"), scene.said.splitlines()[0]))
     return Panel(Group(*lines), title=scene.title, title_align="left", box=box.ROUNDED)
+
+
+def verdicts(found: Sequence[Said]) -> Group:
+    """What the analysis said, act by act."""
+    lines: list[RenderableType] = [Text("What the analysis said", style="bold")]
+    for said in found:
+        style = "green" if said.expected else "bold red"
+        lines.append(Text.assemble("\n", (said.act, "bold"), "  AnalysisRun ", (said.phase, style)))
+        lines += [Padding(Text(line), (0, 0, 0, 2)) for line in said.text.splitlines()]
+    return Group(*lines)
 
 
 def summaries(rows: Sequence[Row]) -> list[Table]:
