@@ -108,6 +108,10 @@ class QualityProbes:
         begun = time.time()
         try:
             prompt_set = await self._prompt_set(subject.namespace, settings.prompt_set)
+            adapters = {
+                Arm.CANARY: subject.canary_destination,
+                Arm.STABLE: subject.stable_destination,
+            }
             pods = {}
             if settings.pod_port is not None:
                 for arm, pod_hash in hashes.items():
@@ -115,7 +119,7 @@ class QualityProbes:
                         pods[arm] = await self._pods(subject, pod_hash, settings.pod_port)
             run = await probed(
                 prompt_set,
-                settings.endpoints(pods),
+                settings.endpoints(pods, adapters),
                 settings.plan(),
                 judging=settings.judging(),
                 hashes=hashes,

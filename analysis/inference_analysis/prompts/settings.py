@@ -6,6 +6,7 @@ docs/quality.md describes every field; `analysis probe` has the same as options.
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Final, Self
 from urllib.parse import urlsplit
 
@@ -91,19 +92,21 @@ class QualityDocument(_Model):
             if not own.url and self.pod_port is None:
                 message = f"{arm}.url: missing. Give it, or podPort to ask the version's pods"
                 raise ValueError(message)
-            if not (own.model or self.model):
-                message = f"{arm}.model: missing. Give it, or model for both"
-                raise ValueError(message)
         return self
 
     def arm(self, arm: Arm) -> EndpointDocument:
         """Where a version answers."""
         return self.canary if arm is Arm.CANARY else self.stable
 
-    def endpoints(self, pods: Mapping[Arm, Sequence[str]]) -> dict[Arm, Endpoint]:
-        """Both versions; ``pods`` are the addresses of those without a ``url``.
+    def endpoints(
+        self, pods: Mapping[Arm, Sequence[str]], adapters: Mapping[Arm, str] = MappingProxyType({})
+    ) -> dict[Arm, Endpoint]:
+        """Both versions.
 
-        Raises InputError for a version without pods or an unreadable token.
+        ``pods`` are the addresses of those without a ``url``; ``adapters`` the models of those that
+        name none, the LoRA adapters that a release's revisions stand for.
+
+        Raises InputError for a version without pods or a model, or an unreadable token.
         """
         found = {}
         for arm in Arm:
@@ -111,10 +114,13 @@ class QualityDocument(_Model):
             urls = (own.url,) if own.url else tuple(pods.get(arm, ()))
             if not urls:
                 raise InputError(f"quality: no ready pod of the {arm} version to ask")
+            model = own.model or self.model or adapters.get(arm, "")
+            if not model:
+                raise InputError(f"quality.{arm}.model: missing. Give it, or model for both")
             found[arm] = Endpoint(
                 name=arm.value,
                 urls=urls,
-                model=own.model or self.model,
+                model=model,
                 headers=own.headers,
                 token=secret(self.token_file),
             )

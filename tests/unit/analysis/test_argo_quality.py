@@ -10,6 +10,7 @@ import pytest
 from inference_analysis.argo.quality import QualityProbes
 from inference_analysis.argo.subjects import Subject
 from inference_analysis.errors import EndpointError, InputError
+from inference_analysis.observations import Arm
 from inference_analysis.prompts.prompt_sets import example
 from inference_analysis.prompts.settings import QualityDocument
 from inference_common.errors import KubeError
@@ -161,6 +162,16 @@ async def test_only_ready_pods_of_this_rollout_are_asked() -> None:
     ]
 
 
+async def test_a_version_without_a_model_is_named_and_a_release_has_its_adapters() -> None:
+    document = QualityDocument.model_validate(
+        {"canary": {"url": "http://x"}, "stable": {"url": "http://x"}}
+    )
+    with pytest.raises(InputError, match=r"quality\.canary\.model: missing"):
+        document.endpoints({})
+    found = document.endpoints({}, {Arm.CANARY: "helper-v2", Arm.STABLE: "helper-v1"})
+    assert [found[arm].model for arm in (Arm.CANARY, Arm.STABLE)] == ["helper-v2", "helper-v1"]
+
+
 async def test_a_version_without_ready_pods_is_named() -> None:
     probes = QualityProbes(Answers())  # type: ignore[arg-type]
     document = QualityDocument.model_validate(OPTIONS | {"podPort": 8000})
@@ -173,7 +184,6 @@ async def test_a_version_without_ready_pods_is_named() -> None:
     ("values", "problem"),
     [
         pytest.param({"model": "m"}, "canary.url: missing", id="no-address"),
-        pytest.param({"podPort": 8000}, "canary.model: missing", id="no-model"),
         pytest.param(
             {"podPort": 8000, "model": "m", "canary": {"url": "http://u:p@x"}},
             "credentials",
