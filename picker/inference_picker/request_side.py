@@ -231,6 +231,9 @@ class RequestSide:
                 yield AnswerRequestBody(replacement=b"")
             yield AnswerRequestBody(replacement=sent)
         else:
+            # What stays as it is keeps its length.
+            length = None if body is None else len(body)
+            route = self._route(pick, content_length=length)
             yield AnswerRequestBody(route=route, replacement=body)
         if self._trailers_follow:
             yield AnswerRequestTrailers()

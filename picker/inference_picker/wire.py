@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
@@ -156,12 +157,23 @@ def _request_headers(command: AnswerRequestHeaders) -> bytes:
 
 
 def _request_body(command: AnswerRequestBody) -> bytes:
-    if command.route is None and command.replacement is None:
-        return _PASS_REQUEST_BODY
+    if command.replacement is None:
+        if command.route is None:
+            return _PASS_REQUEST_BODY
+        if command.route.content_length is None and not command.route.remove_headers:
+            return _routed_body(command.route.destination)
     common = pb.CommonResponse() if command.route is None else _routed(command.route)
     _replace_body(common, command.replacement)
     answer = pb.ProcessingResponse(request_body=pb.BodyResponse(response=common))
     return _bytes(answer if command.route is None else _with_metadata(answer, command.route))
+
+
+@lru_cache(maxsize=4096)
+def _routed_body(destination: str) -> bytes:
+    """The answer to a body that stays as it is: nothing but the endpoint varies."""
+    route = Route(destination=destination)
+    answer = pb.ProcessingResponse(request_body=pb.BodyResponse(response=_routed(route)))
+    return _bytes(_with_metadata(answer, route))
 
 
 def _response_body(command: AnswerResponseBody) -> bytes:
