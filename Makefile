@@ -8,7 +8,7 @@ E2E_WORKERS ?= 6
 SOURCES := common plugin analysis picker tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test check lint type unit integration e2e bench-plugin bench-picker bench-analysis calibrate proto lock fmt clean
+.PHONY: help demo up down test check lint type unit integration e2e bench-plugin bench-picker bench-analysis bench-picks calibrate proto lock fmt clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-picker: $(VENV)/installed ## CPU of the picker for a request, a stream and
 
 bench-analysis: $(VENV)/installed ## Time and memory of a verdict
 	PYTHONPATH=tests $(BIN)/python tests/bench/analysis_speed.py
+
+bench-picks: $(VENV)/installed ## Quality of picks against simple policies and upstream (some minutes)
+	PYTHONPATH=tests $(BIN)/python tests/bench/picker_picks.py
 
 calibrate: $(VENV)/installed ## Error rates and power of the analysis, simulated (slow)
 	PYTHONPATH=tests $(BIN)/python tests/bench/analysis_calibration.py

@@ -242,7 +242,13 @@ class Board:
             tokens=uncached_tokens,
             held=held_tokens,
             mark=float(self._sent[row]),
-            work=float(self._sent[row] - self._done[row]),
+            # As `pods` counts it: what is believed to be through is no work any more.
+            work=float(
+                min(
+                    self._sent[row] - self._done[row],
+                    (self._computed_until[row] - at) * self._estimates.prefill_rate,
+                )
+            ),
             at=at,
         )
 

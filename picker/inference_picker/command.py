@@ -11,6 +11,7 @@ import typer
 
 from inference_picker.config_command import check_config
 from inference_picker.explain_command import explain
+from inference_picker.simulate_command import simulate
 
 app = typer.Typer(
     name="picker",
@@ -26,6 +27,7 @@ def picker() -> None:
 
 app.command("check-config")(check_config)
 app.command()(explain)
+app.command()(simulate)
 
 
 @app.command()

@@ -21,10 +21,11 @@ OUTPUT_TOKENS: Final = 200.0
 class Estimates:
     """What is learned, with safe values to begin with."""
 
-    __slots__ = ("bytes_per_token", "output_tokens", "prefill_rate", "prompt_tokens")
+    __slots__ = ("_rates", "bytes_per_token", "output_tokens", "prefill_rate", "prompt_tokens")
 
     def __init__(self) -> None:
         """Begin with constants."""
+        self._rates = 0
         self.bytes_per_token = BYTES_PER_TOKEN
         self.output_tokens = OUTPUT_TOKENS
         self.prefill_rate = PREFILL_TOKENS_PER_S
@@ -44,7 +45,9 @@ class Estimates:
             return
         low, high = _RATE_BOUNDS
         rate = min(high, max(low, work_tokens / seconds))
-        self.prefill_rate += _WEIGHT * (rate - self.prefill_rate)
+        self._rates += 1
+        # The first ones count more: what they replace is only a guess.
+        self.prefill_rate += max(_WEIGHT, 1 / (1 + self._rates)) * (rate - self.prefill_rate)
 
     def saw_usage(
         self, *, prompt_bytes: int, prompt_tokens: int | None, output_tokens: int | None

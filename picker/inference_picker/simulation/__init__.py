@@ -1,0 +1,1 @@
+"""A modelled pool, workloads, and the scheduler between them: what `picker simulate` runs."""
