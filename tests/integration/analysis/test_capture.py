@@ -94,3 +94,12 @@ async def test_captured_cells_give_the_right_verdict(
     ]
     assert [code for code, _, _ in again] == [0, 0, 0]
     assert len({text for _, text, _ in again}) == 1
+    # Stable's history alone is what `calibrate` takes, and no verdict.
+    history = [*options(scenario, hashes), "--end", end, "--stable-only"]
+    code, text, notes = await analysis("capture", *history)
+    assert code == 0, notes
+    assert json.loads(text)["pods"] == [
+        pod for pod in json.loads(again[0][1])["pods"] if pod["arm"] == "stable"
+    ]
+    code, _, problems = await analysis("evaluate", "-", stdin=text)
+    assert (code, "none of arm 'canary'" in problems) == (2, True)
