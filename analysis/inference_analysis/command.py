@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from inference_analysis.argo.acknowledge_command import acknowledge
+from inference_analysis.argo.history_command import history
 from inference_analysis.argo.lint_command import lint
 from inference_analysis.argo.run_command import run
 from inference_analysis.argo.serve_command import serve
@@ -31,6 +32,7 @@ app.command()(replay)
 app.command()(calibrate)
 app.command()(plan)
 app.command()(acknowledge)
+app.command()(history)
 app.command()(lint)
 app.command()(run)
 app.command()(serve)

@@ -18,10 +18,11 @@ from inference_analysis.argo.endings import (
     entry_of,
     held,
     judged_ending,
+    noted,
     plain_ending,
     unattended,
 )
-from inference_analysis.argo.looking import judged, ledger_after, read_cells
+from inference_analysis.argo.looking import judged, ledger_after, read_cells, report_of
 from inference_analysis.argo.protocol import Outcome
 from inference_analysis.argo.subjects import nothing_to_compare
 from inference_analysis.errors import EndpointError, InputError, PrometheusError
@@ -190,9 +191,13 @@ class Analysis:
                 return book
             book = book.opened(self.subject.created_s)
             evaluation = judged(cells, book, look_id=look_id, fraction=fraction)
+            ledger = ledger_after(evaluation)
+            permission = book.model_copy(update={"ledger": ledger}).permission
             entry = self._entry(evaluation, cells, look_id, now_s)
+            if permission is not None:
+                entry = noted(entry, permission)
             written.append(entry)
-            return book.with_entry(entry, ledger_after(evaluation))
+            return book.with_entry(entry, ledger, report_of(evaluation, cells))
 
         book = await self.store.change(self.key, change)
         for entry in written:

@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 
 from inference_analysis.argo.protocol import Outcome
 from inference_analysis.errors import InputError
+from inference_analysis.ledgers import LAST_EPOCH
 from inference_analysis.schema import LedgerDocument
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Book(_Model):
     """When the present try began; 0: the first one."""
     probes: list[tuple[float, float]] = []
     """When prompts were sent to the pods: windows that measure nothing else."""
+    report: dict[str, Any] | None = None
+    """The last comparison as `evaluate --json` prints it, without the ledger."""
 
     def entry(self, run_uid: str) -> Entry | None:
         """What the AnalysisRun was told before, if it was."""
@@ -95,18 +98,32 @@ class Book(_Model):
         """Highest epoch that somebody has acknowledged."""
         return max((item.epoch for item in self.acknowledgements), default=0)
 
+    @property
+    def permission(self) -> Acknowledgement | None:
+        """Why the present try may decide although others failed, if somebody had to say so."""
+        segments = self.ledger.segments if self.ledger else ()
+        epoch = max((segment.epoch for segment in segments), default=1)
+        found = [item for item in self.acknowledgements if item.epoch >= epoch > LAST_EPOCH]
+        return found[-1] if found else None
+
     def decided(self, since_s: float) -> Acknowledgement | None:
         """A person's decision since then on what waits, the last one."""
         found = [item for item in self.acknowledgements if item.decision and item.at >= since_s]
         return found[-1] if found else None
 
-    def with_entry(self, entry: Entry, ledger: LedgerDocument | None = None) -> Book:
+    def with_entry(
+        self,
+        entry: Entry,
+        ledger: LedgerDocument | None = None,
+        report: dict[str, Any] | None = None,
+    ) -> Book:
         """The book after a verdict; an entry of the same AnalysisRun is replaced."""
         others = [item for item in self.entries if item.run != entry.run]
         return self.model_copy(
             update={
                 "at": entry.at,
                 "ledger": self.ledger if ledger is None else ledger,
+                "report": self.report if report is None else report,
                 "entries": [*others, entry][-KEPT_VERDICTS:],
             }
         )

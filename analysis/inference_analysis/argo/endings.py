@@ -95,6 +95,13 @@ def attended(entry: Entry, decision: Acknowledgement, now_s: float) -> Entry:
     return _settled(entry, outcome, why, now_s)
 
 
+def noted(entry: Entry, permission: Acknowledgement) -> Entry:
+    """The entry with who has let this canary be judged again, and why."""
+    first, why, *rest = entry.lines
+    said = f"{permission.by} has acknowledged a further try: {permission.reason}"
+    return entry.model_copy(update={"lines": [first, f"{why}; {said}", *rest]})
+
+
 def _settled(entry: Entry, outcome: Outcome, why: str, now_s: float) -> Entry:
     first, reason, *rest = entry.lines
     before = f", {_WORDS[entry.outcome]}:"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inference_analysis import checking, translating
 from inference_analysis.aliases import families
@@ -17,6 +17,7 @@ from inference_analysis.increments import Grid
 from inference_analysis.picker_arms import POD_LABEL, PickerArms, PickerBy
 from inference_analysis.policies import Statistic
 from inference_analysis.prometheus import Prometheus
+from inference_analysis.reports import document, rendered
 from inference_analysis.schema import LedgerDocument
 
 if TYPE_CHECKING:
@@ -133,6 +134,13 @@ def judged(cells: CellsDocument, book: Book, *, look_id: str, fraction: float) -
         translating.ledger(book.ledger),
         fingerprint=translating.fingerprint(cells.policy),
     )
+
+
+def report_of(evaluation: Evaluation, cells: CellsDocument) -> dict[str, Any]:
+    """The comparison's JSON values; the ledger stands beside it already."""
+    found: dict[str, Any] = json.loads(rendered(document(evaluation, cells.rollout)))
+    del found["ledger"]
+    return found
 
 
 def ledger_after(evaluation: Evaluation) -> LedgerDocument:

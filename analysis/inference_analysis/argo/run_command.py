@@ -31,11 +31,11 @@ def run(
 
     Exit code 0 and 1 are Argo's "succeeded" and "failed"; which of them an outcome takes depends
     on the AnalysisRun's measurements so far (docs/analysis.md). 2: this is no Job of an
-    AnalysisRun; 4: the API server did not answer, or the ledger could not be written.
+    AnalysisRun; 4: the API server did not answer, or the AnalysisRun could not be read.
     """
     from inference_analysis.argo.connecting import connected  # noqa: PLC0415 - help is fast
     from inference_analysis.argo.working import job_result  # noqa: PLC0415 - help is fast
-    from inference_analysis.errors import InputError, LedgerError  # noqa: PLC0415
+    from inference_analysis.errors import InputError  # noqa: PLC0415
     from inference_common.errors import KubeError  # noqa: PLC0415
     from inference_common.logs import configure_logging  # noqa: PLC0415
 
@@ -59,7 +59,7 @@ def run(
     except InputError as error:
         print(f"inference-rollouts analysis run: {error}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(BAD_INPUT) from error
-    except (KubeError, LedgerError) as error:
+    except KubeError as error:
         print(f"inference-rollouts analysis run: {error}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(NO_ANSWER) from error
     sys.stdout.write("\n".join(lines) + "\n")

@@ -84,10 +84,10 @@ async def _measure(request: web.Request) -> web.Response:
     try:
         question = _question(await request.text())
         return web.json_response(await _answer(kube, question, pinned, request.app[_PROBES]))
-    except KubeError as error:
-        structlog.get_logger().warning("the API server does not answer", problem=str(error))
-        return web.json_response({"error": str(error)}, status=503)
-    except AnalysisError as error:
+    except (AnalysisError, KubeError) as error:
+        if isinstance(error, KubeError) and error.retryable:
+            structlog.get_logger().warning("the API server does not answer", problem=str(error))
+            return web.json_response({"error": str(error)}, status=503)
         structlog.get_logger().warning("a measurement cannot be made", problem=str(error))
         why = f"why: {' | '.join(str(error).splitlines())}"
         return web.json_response(_said("pause", ["INCONCLUSIVE, pause", why]))

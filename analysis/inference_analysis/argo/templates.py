@@ -126,6 +126,8 @@ def rights(wanted: Wanted, *, cluster: bool = False) -> list[Object]:
         {"apiGroups": ["argoproj.io"], "resources": ["analysisruns"], "verbs": ["get", "list"]},
         {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+        # The adapter that each revision stands for.
+        {"apiGroups": ["apps"], "resources": ["replicasets"], "verbs": ["list"]},
         # The ledger and the verdicts; the team's defaults.
         {
             "apiGroups": [""],

@@ -23,7 +23,7 @@ from inference_analysis.argo.runs import (
 from inference_analysis.argo.settings import tree
 from inference_analysis.argo.store import Store
 from inference_analysis.argo.subjects import subject
-from inference_analysis.errors import InputError
+from inference_analysis.errors import InputError, LedgerError
 from inference_common.errors import KubeError
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ T = TypeVar("T")
 SETTINGS: Final = "the analysis' settings"
 _PATIENCE_S: Final = 120.0
 _PAUSE_S: Final = 1.0
-_SHOWN_REMEDY: Final = "correct the template or its settings, then resume or retry the Rollout"
+_SHOWN_REMEDY: Final = (
+    "correct the template, its settings or rights, then resume or retry the Rollout"
+)
 
 
 async def analysis_of(
@@ -74,8 +76,9 @@ async def job_result(
 ) -> tuple[tuple[str, ...], int]:
     """Five lines and the Job's exit code; takes as long as the AnalysisRun's plan says.
 
-    Settings that cannot be used make the AnalysisRun Inconclusive. Raises InputError for a Job
-    without an AnalysisRun, KubeError when the API server stays away.
+    Settings that cannot be used, rights that are missing and a ledger that cannot be written make
+    the AnalysisRun Inconclusive. Raises InputError for a Job without an AnalysisRun, KubeError when
+    that cannot be read or the API server stays away.
     """
     run, metric = await _patiently(lambda: run_of_job(kube, namespace, job))
     rollout = await _patiently(lambda: rollout_behind(kube, run))
@@ -100,7 +103,9 @@ async def job_result(
             if entry is not None:
                 return tuple(entry.lines), exit_code(entry.outcome, about.measured)
             await asyncio.sleep(_pause(analysis, about, time.time()))
-    except InputError as error:
+    except (InputError, LedgerError, KubeError) as error:
+        if isinstance(error, KubeError) and error.retryable:
+            raise
         ending = plain_ending(about, Outcome.INCONCLUSIVE, str(error), _SHOWN_REMEDY)
         if not about.measured:
             await _told(kube, about, entry_of(ending, about.run_uid, time.time()))

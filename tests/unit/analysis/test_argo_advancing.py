@@ -90,12 +90,19 @@ class Stage:
         self.reads = 0
         monkeypatch.setattr(advancing, "read_cells", self.read)
 
-    def read(self, *_: object, **__: object) -> tuple[CellsDocument, tuple[str, ...]]:
+    def read(
+        self, *_: object, until_s: float, **__: object
+    ) -> tuple[CellsDocument, tuple[str, ...]]:
+        """What the fleet did in the ten minutes up to that moment."""
         self.reads += 1
         if self.fleet is None:
             raise PrometheusError("it is down")
+        seen = self.fleet.observe(np.random.default_rng(2))
+        # Windows of 20 s: thirty of them fit between the start of a run and its look.
+        seconds = np.full(seen.seconds.shape, 20.0)
+        start = until_s - 20.0 * np.arange(seconds.size, 0.0, -1.0, dtype=np.float64)
         content = cells(
-            self.fleet.observe(np.random.default_rng(2)), policy=self.settings.policy_values()
+            replace(seen, start_s=start, seconds=seconds), policy=self.settings.policy_values()
         )
         return checking.parse(json.dumps(content)), ()
 
@@ -139,6 +146,10 @@ async def test_a_look_is_taken_once_and_replayed_ever_after(
     stage.fleet = SLOW
     assert await stage.at(700.0) == entry
     assert (stage.reads, stage.looks, len(stage.told)) == (reads, ["u1"], 1)
+    # The comparison itself is kept beside the verdict.
+    assert stage.book.report is not None
+    assert stage.book.report["lines"] == entry.lines
+    assert len(stage.store.data["6d5f.json"]) < 20_000
 
 
 async def test_gross_harm_ends_it_before_its_look(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,6 +234,28 @@ async def test_a_background_run_takes_its_planned_looks_and_ends_only_on_harm(
     assert entry.outcome is Outcome.FAILED
     stage.fleet = GOOD
     assert await stage.at(3060.0, background) == entry
+
+
+async def test_a_third_try_is_inconclusive_until_somebody_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage(monkeypatch)
+    stage.fleet = SLOW
+    failed = [replace(SUBJECT, run_uid=f"u{n}", created_s=START + n * 1000.0) for n in (0, 1)]
+    for number, subject in enumerate(failed):
+        assert await stage.at(number * 1000.0 + 600.0, subject) is not None
+    stage.fleet = GOOD
+    third = replace(SUBJECT, run_uid="u2", created_s=START + 2000.0)
+    entry = await stage.at(2600.0, third)
+    assert entry is not None
+    assert entry.outcome is Outcome.INCONCLUSIVE
+    assert "somebody must acknowledge" in entry.lines[1]
+    word = Acknowledgement(by="ann", reason="a bad node", at=START + 2700.0, epoch=3)
+    await stage.store.change("6d5f.json", lambda book: book.with_acknowledgement(word))
+    entry = await stage.at(3600.0, replace(SUBJECT, run_uid="u3", created_s=START + 3000.0))
+    assert entry is not None
+    assert entry.outcome is Outcome.SUCCESSFUL
+    assert "ann has acknowledged a further try: a bad node" in entry.lines[1]
 
 
 async def test_shadow_looks_leave_the_live_ledger_alone(monkeypatch: pytest.MonkeyPatch) -> None:

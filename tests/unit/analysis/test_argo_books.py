@@ -13,6 +13,7 @@ from inference_analysis.argo.books import (
 )
 from inference_analysis.argo.protocol import Outcome
 from inference_analysis.errors import InputError
+from inference_analysis.schema import LEDGER_SCHEMA, LedgerDocument, SegmentDocument
 
 
 def entry(run: str, at: float, outcome: Outcome = Outcome.SUCCESSFUL) -> Entry:
@@ -78,3 +79,23 @@ def test_looks_that_do_not_count_have_a_book_of_their_own() -> None:
 def test_a_book_that_cannot_be_read_is_refused_with_the_remedy(text: str) -> None:
     with pytest.raises(InputError, match="Delete the key"):
         read_book({"6d5f.json": text}, "6d5f.json")
+
+
+def test_a_third_try_names_who_allowed_it_and_a_second_needs_nobody() -> None:
+    def tried(epochs: int) -> Book:
+        segments = [
+            SegmentDocument(epoch=n, since=float(n), policy="p", budget=0.8)
+            for n in range(1, epochs + 1)
+        ]
+        ledger = LedgerDocument.model_validate(
+            {"schema": LEDGER_SCHEMA, "segments": [s.model_dump(by_alias=True) for s in segments]}
+        )
+        return Book(ledger=ledger).with_acknowledgement(
+            Acknowledgement(by="ann", reason="a bad node", at=6.0, epoch=3)
+        )
+
+    assert tried(2).permission is None
+    found = tried(3).permission
+    assert found is not None
+    assert found.by == "ann"
+    assert tried(4).permission is None
