@@ -1,16 +1,22 @@
 """Configuration files: upstream's load, mistakes are named, and users' plugins are found."""
 
+import re
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 
-from inference_picker import plugins
+from inference_picker import config, plugins
+from inference_picker.board import Board
 from inference_picker.config import read_config
 from inference_picker.ejection import EjectionRules
 from inference_picker.errors import ConfigError
+from inference_picker.estimates import Estimates
 from inference_picker.pool import Endpoint, make_snapshot
+from inference_picker.prefixes import PrefixIndex
 from inference_picker.queueing import QueueLimits
 from inference_picker.ranking import Pods, SchedulingRequest
 from inference_picker.saturation import Thresholds
@@ -278,3 +284,33 @@ def test_every_built_in_plugin_works_in_a_profile() -> None:
         assert ranking.endpoints, kind
         assert ranking.decision is not None
         assert np.isfinite([each.score for each in ranking.decision.considered]).all()
+
+
+SCHEDULING = Path(__file__).parents[3] / "docs" / "scheduling.md"
+
+
+def test_the_documentation_names_every_plugin() -> None:
+    text = SCHEDULING.read_text()
+
+    missing = [each for each in (*plugins.BUILT_IN, config.EJECTION) if f"`{each}`" not in text]
+    assert missing == []
+
+
+def test_the_documentations_configuration_loads() -> None:
+    (text,) = re.findall(r"```yaml\n(apiVersion: .*?)```", SCHEDULING.read_text(), re.DOTALL)
+
+    found = read_config(text)
+
+    assert [each.weight for each in found.profile.scorers] == [2, 3]
+    assert found.rules.consecutive == 5
+
+
+def test_the_documentations_scorer_works() -> None:
+    (text,) = re.findall(r"```python\n(.*?)```", SCHEDULING.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(text, names)  # noqa: S102 - our own page
+    pool = make_snapshot([Endpoint(address="a:1"), Endpoint(address="b:1", labels={"cost": "low"})])
+    board = Board(PrefixIndex(), Estimates())
+    board.sync(pool)
+
+    assert names["CheapFirst"]().score(SchedulingRequest(), board.pods((), at=0)) == [0.0, 1.0]
