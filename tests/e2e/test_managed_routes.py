@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from inference_common.kube import HTTPROUTE, ROLLOUT
+from inference_common.kube import GRPCROUTE, HTTPROUTE, ROLLOUT
 from support import manifests as m
 from support.deployments import hash_addressed, served
-from support.scenario import weights
+from support.scenario import is_accepted, weights
 from support.traffic import Traffic
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from support.scenario import Scenario
 
 Object = dict[str, Any]
@@ -164,6 +166,36 @@ async def test_mirrored_requests_arrive_at_the_canary_and_clients_see_only_stabl
     assert traffic.failures == []
 
 
+async def test_a_grpc_route_beside_the_http_route_gets_the_rule_too(scenario: Scenario) -> None:
+    refs = [m.pool_ref("chat-a", 100), m.pool_ref("chat-b", 0)]
+    grpc_route = m.route("chat", *refs) | {"kind": "GRPCRoute"}
+    del grpc_route["spec"]["rules"][0]["matches"]
+    await scenario.apply(grpc_route)
+    await hash_addressed(
+        scenario,
+        config={"grpcRoute": "chat"},
+        canary_steps=[SCALE, HEADER, PAUSE],
+        routing=ROUTING,
+    )
+    await scenario.revise("chat", "2")
+    await until_rules(scenario, "beta", "")
+
+    def has(*names: str) -> Callable[[Object | None], bool]:
+        def found(obj: Object | None) -> bool:
+            if obj is None or not is_accepted(obj):
+                return False
+            return [rule.get("name", "") for rule in obj["spec"]["rules"]] == [*names]
+
+        return found
+
+    route = await scenario.until(GRPCROUTE, "chat", has("beta", ""), what="the rule beta")
+    made = route["spec"]["rules"][0]
+    assert made["matches"] == [{"headers": [{"type": "Exact", "name": "x-beta", "value": "yes"}]}]
+    assert [ref["name"] for ref in made["backendRefs"]] == ["chat-b"]
+    await scenario.argo("abort", "chat")
+    await scenario.until(GRPCROUTE, "chat", has(""), what="no rule beta")
+
+
 async def test_a_rule_of_that_name_that_is_not_ours_is_refused_and_left(scenario: Scenario) -> None:
     steps = [SCALE, HEADER, PAUSE]
     await hash_addressed(scenario, canary_steps=steps, routing=ROUTING)
@@ -177,8 +209,15 @@ async def test_a_rule_of_that_name_that_is_not_ours_is_refused_and_left(scenario
     before = (await scenario.get(HTTPROUTE, "chat"))["spec"]["rules"][1]
     await scenario.revise("chat", "2")
     await scenario.until_event("InvalidConfig", "rule beta")
-    # The step is not complete without its rule.
-    await scenario.reconcile("chat")
+    await scenario.until(
+        ROLLOUT,
+        "chat",
+        lambda obj: obj is not None and obj["status"].get("currentStepIndex") == 1,
+        what="the step of the header route",
+    )
+    # It is not complete without its rule.
+    for _ in range(2):
+        await scenario.reconcile("chat")
     assert (await scenario.get(ROLLOUT, "chat"))["status"]["currentStepIndex"] == 1
     await scenario.argo("abort", "chat")
     await scenario.until_aborted("chat")
