@@ -31,6 +31,8 @@ Prompts = list[dict[str, Any]]
 _SHORTEST_S: Final = 1.0
 """A probe that fails sooner has sent next to nothing. Were its windows left out, an endpoint that
 is never reached would blind the checks for gross harm."""
+_SHOWN: Final = 300
+"""Characters of a text: the worst prompts stand in the ledger, and a ConfigMap holds 1 MiB."""
 _KEPT_S: Final = 3600.0
 """How long the answers for a look are kept: it may be judged again, with a newer ledger."""
 
@@ -127,7 +129,7 @@ class QualityProbes:
                 ca_file=settings.ca_file,
             )
             structlog.get_logger().info("answers were compared", summary=run.summary)
-            return run.prompts()
+            return [_short(prompt) for prompt in run.prompts()]
         except AnalysisError:
             raise
         except KubeError as error:
@@ -171,6 +173,13 @@ class QualityProbes:
 
 def _canary(subject: Subject) -> tuple[str, ...]:
     return subject.namespace, subject.rollout, subject.canary_hash
+
+
+def _short(prompt: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value[:_SHOWN] + " …" if isinstance(value, str) and len(value) > _SHOWN else value
+        for name, value in prompt.items()
+    }
 
 
 def _host(address: str) -> str:

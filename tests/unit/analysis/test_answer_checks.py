@@ -137,9 +137,6 @@ def test_a_check_scores_an_answer(check: Check, text: str, value: float) -> None
             "right",
             id="the-best-of-several",
         ),
-        pytest.param(
-            [("get_weather", '{"city": "Paris", "days": true}')], 0.75, "days", id="true-is-not-one"
-        ),
     ],
 )
 def test_a_tool_call_is_one_half_the_name_and_one_half_the_arguments(
@@ -149,6 +146,12 @@ def test_a_tool_call_is_one_half_the_name_and_one_half_the_arguments(
     score = WEATHER.score(answer, "")
     assert score.value == value
     assert reason in score.reason
+
+
+def test_true_is_not_one() -> None:
+    answer = Answer(tool_calls=(ToolCall(name="t", arguments='{"n": true}'),))
+    assert ToolUse(name="t", arguments={"n": 1}).score(answer, "").value == 0.5
+    assert ToolUse(name="t", arguments={"n": True}).score(answer, "").value == 1.0
 
 
 def test_arguments_nobody_asked_for_count_only_when_told() -> None:

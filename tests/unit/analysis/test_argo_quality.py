@@ -96,6 +96,15 @@ async def test_a_probe_runs_beside_its_caller_and_is_kept_for_its_look(start: St
     await probes.close()
 
 
+async def test_long_answers_are_cut_for_the_ledger(start: Start) -> None:
+    canary, stable = await start(respond=saying("no " * 1000)), await start(respond=saying("42"))
+    probes = QualityProbes(Answers())  # type: ignore[arg-type]
+    found = await polled(probes, settings(canary.url, stable.url))
+    assert {len(p["canaryAnswer"]) for p in found} == {302}
+    assert max(len(p["canaryReason"]) for p in found) <= 302
+    await probes.close()
+
+
 async def test_a_probe_that_fails_is_begun_again_at_the_next_call(start: Start) -> None:
     canary, stable = await start(respond=status(401)), await start()
     probes = QualityProbes(Answers())  # type: ignore[arg-type]

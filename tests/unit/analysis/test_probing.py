@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections import Counter
@@ -95,10 +96,24 @@ async def test_both_versions_get_the_same_marked_requests(start: Start) -> None:
 
 
 async def test_no_more_requests_are_in_flight_than_allowed(start: Start) -> None:
-    canary, stable = await start(), await start(version="v0")
-    await run(canary, stable, replace(FAST, concurrency=3), count=30)
-    assert canary.most + stable.most <= 2 * 3
-    assert max(canary.most, stable.most) <= 3
+    now, most, arrived = 0, 0, asyncio.Event()
+
+    async def busy(model: Model, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        if now == 3:
+            arrived.set()
+        # The first three are held until all of them are there, and then long enough for a fourth.
+        await arrived.wait()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        now -= 1
+        return await answered(model, request, body)
+
+    canary, stable = await start(respond=busy), await start(respond=busy, version="v0")
+    await run(canary, stable, replace(FAST, rate=1e6, concurrency=3), count=30)
+    assert most == 3
 
 
 async def test_an_unreachable_endpoint_is_one_clear_error(start: Start) -> None:
