@@ -3,81 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import socket
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import grpc
 
 from inference_common.kube import INFERENCEPOOL_X
 from inference_picker import wire
 from inference_picker._pb import ext_proc_pb2 as pb
 from support import manifests
+from support.served_picker import picked, request_headers, served
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from support.cluster.client import ClusterClient
     from support.scenario import Scenario
-
-
-@dataclass(kw_only=True)
-class Served:
-    process: asyncio.subprocess.Process
-    address: str
-    pages: str
-
-    async def status(self, path: str) -> int:
-        """HTTP status of a page; 0 while nothing listens."""
-        try:
-            async with (
-                aiohttp.ClientSession() as session,
-                session.get(f"{self.pages}/{path}") as response,
-            ):
-                return response.status
-        except aiohttp.ClientConnectionError:
-            return 0
-
-    async def until_status(self, path: str, expected: int) -> None:
-        async with asyncio.timeout(30):
-            while await self.status(path) != expected:  # noqa: ASYNC110 - another process
-                await asyncio.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-@contextlib.asynccontextmanager
-async def served(*args: str) -> AsyncIterator[Served]:
-    port, pages = free_port(), free_port()
-    process = await asyncio.create_subprocess_exec(
-        *(Path(sys.executable).with_name("inference-rollouts"), "picker", "serve"),
-        *("--address", f"127.0.0.1:{port}", "--metrics-address", f"127.0.0.1:{pages}"),
-        *("--health-address", "none", "--drain-delay-s", "0.1", *args),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield Served(
-            process=process, address=f"127.0.0.1:{port}", pages=f"http://127.0.0.1:{pages}"
-        )
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()
-
-
-def request_headers() -> bytes:
-    head = pb.HttpHeaders(end_of_stream=True)
-    message: bytes = pb.ProcessingRequest(request_headers=head).SerializeToString()
-    return message
 
 
 def response_headers() -> bytes:
@@ -116,20 +56,6 @@ async def test_a_picker_gets_ready_picks_and_finishes_its_streams_at_sigterm(
             assert answer.HasField("response_headers")
             await call.done_writing()
         assert await asyncio.wait_for(picker.process.wait(), 20) == 0
-
-
-async def picked(method: Any) -> str:
-    """The destination of a request, once there is a ready endpoint."""
-    async with asyncio.timeout(30):
-        while True:
-            call = method()
-            await call.write(request_headers())
-            answer = pb.ProcessingResponse.FromString(await call.read())
-            call.cancel()
-            if answer.HasField("request_headers"):
-                mutation = answer.request_headers.response.header_mutation
-                return str(mutation.set_headers[0].header.raw_value.decode())
-            await asyncio.sleep(0.05)
 
 
 def ready_pod() -> dict[str, Any]:
