@@ -79,10 +79,12 @@ class Calibration:
 
 def only_stable(observations: Observations) -> Observations:
     """The stable pods alone."""
-    return _pods(observations, ~observations.canary)
+    return with_pods(observations, ~observations.canary)
 
 
-def _pods(observations: Observations, kept: BoolArray) -> Observations:
+def with_pods(observations: Observations, kept: BoolArray) -> Observations:
+    """The same with only some pods, without prompts; ``kept`` is (P,)."""
+
     def cut(values: FloatArray | None) -> FloatArray | None:
         return None if values is None else values[kept]
 
@@ -182,7 +184,7 @@ def calibrated(
 
 def _present(block: Observations) -> Observations:
     """Without pods that were there for less than half of the block."""
-    return _pods(block, block.usable.mean(axis=1) >= 0.5)  # noqa: PLR2004 - half
+    return with_pods(block, block.usable.mean(axis=1) >= 0.5)  # noqa: PLR2004 - half
 
 
 def _split(block: Observations, canary_pods: int, rng: np.random.Generator) -> Observations:

@@ -36,6 +36,8 @@ class Captured:
     notes: tuple[str, ...]
     sticky: tuple[dict[str, Any], ...] = ()
     """The same by bucket of users, where users stick to a version."""
+    background: tuple[dict[str, Any], ...] = ()
+    """Stable's pods with their requests beside a matched control."""
 
 
 def captured(
@@ -178,6 +180,22 @@ def _check_scrapes(found: Found, settings: CaptureSettings) -> None:
                 "the last window. Check that its pods run and are scraped and that the clocks "
                 "agree; to look at the past use --end"
             )
+
+
+def captured_background(
+    answers: Mapping[tuple[Arm, str], Sequence[Series]],
+    families: Sequence[Family],
+    settings: CaptureSettings,
+) -> tuple[dict[str, Any], ...]:
+    """The cells of stable's background; nothing where there is none."""
+    if not any(answers[Arm.STABLE, family.metric] for family in families):
+        return ()
+    deciding = [family for family in families if family.kind in _DECIDING]
+    alone = replace(settings, arms=(Arm.STABLE,), shared=None, required=frozenset())
+    try:
+        return tuple(captured(answers, deciding, alone).pods)
+    except InputError:  # too little of it, which is as good as none: the control is still there
+        return ()
 
 
 def captured_users(

@@ -39,6 +39,7 @@ def parse(content: bytes | str, *, stable_only: bool = False) -> CellsDocument:
         *_grid_problems(document),
         *_pod_problems(document, (Arm.STABLE,) if stable_only else tuple(Arm)),
         *_sticky_problems(document),
+        *_background_problems(document),
         *_prompt_problems(document),
     ]
     if problems:
@@ -156,6 +157,19 @@ def _sticky_problems(document: CellsDocument) -> list[str]:
         for arm in Arm
         if arms and arm not in arms
     ]
+    return problems
+
+
+def _background_problems(document: CellsDocument) -> list[str]:
+    problems = []
+    width = len(document.windows.start)
+    for i, pod in enumerate(document.background):
+        path = f"background[{i}]"
+        if pod.arm is not Arm.STABLE:
+            problems.append(f"{path}.arm: {pod.arm.value}; only stable has a background")
+        problems += _column_problems(pod, path, width)
+        for name, histogram in pod.histograms.items():
+            problems += _histogram_problems(histogram, f"{path}.histograms.{name}", width)
     return problems
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from inference_analysis.aliases import UP
-from inference_analysis.capturing import captured, captured_users
+from inference_analysis.capturing import captured, captured_background, captured_users
 from inference_analysis.picker_arms import PickerArms
 from inference_analysis.schema import SCHEMA
 from inference_analysis.series import series
@@ -42,13 +42,22 @@ def collected(
     if not isinstance(arms, PickerArms):
         found = captured(answers, families, settings)
         return replace(found, notes=(*server.notes, *found.notes))
+    rest = {
+        key: arms.of_pods(arms.of_sample(found, background=True)) for key, found in answers.items()
+    }
+    answers = {key: arms.of_sample(found, background=False) for key, found in answers.items()}
     found = captured(
         {key: arms.of_pods(answer) for key, answer in answers.items()}, families, settings
     )
     sticky = captured_users(
         {key: arms.of_users(answer) for key, answer in answers.items()}, families, settings
     )
-    return replace(found, notes=(*server.notes, *found.notes), sticky=sticky)
+    return replace(
+        found,
+        notes=(*server.notes, *found.notes),
+        sticky=sticky,
+        background=captured_background(rest, families, settings),
+    )
 
 
 def cells_document(
@@ -74,6 +83,8 @@ def cells_document(
         "windows": found.windows,
         "pods": found.pods,
     }
+    if found.background:
+        document["background"] = list(found.background)
     if found.sticky:
         document["sticky"] = list(found.sticky)
     if isinstance(arms, PickerArms) and arms.display:

@@ -173,7 +173,7 @@ def check_mix(
     if units.kind is Kind.PODS:  # a GPU does not make prompts longer: all pods in one class
         units = Units(kind=units.kind, strata=np.zeros(len(observations.pods)))
     effects = units.mean(histogram, observations)
-    comparison = units.compare(effects)
+    comparison = units.compare(effects, spread=units.spread("prompt_tokens", observations))
     if comparison is None:
         return [], None
     p = comparison.harm_p(0.0)

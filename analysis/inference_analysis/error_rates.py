@@ -98,10 +98,30 @@ class RateComparison:
         )
 
 
+def pods_dispersion(requests: Requests, usable: BoolArray) -> tuple[float, float] | None:
+    """Overdispersion of the pods of one version and its degrees of freedom; None below three."""
+    total = np.where(usable, requests.total, 0.0)
+    errors = np.where(usable, requests.errors, 0.0)
+    counts = total.sum(axis=0)
+    rate = np.divide(errors.sum(axis=0), counts, out=np.zeros_like(counts), where=counts > 0)
+    expected = (total * rate).sum(axis=1)
+    pods = int((total.sum(axis=1) > 0).sum())
+    if pods < LEAST_STABLE_PODS:
+        return None
+    return overdispersion(errors.sum(axis=1), expected, np.zeros(len(total))), float(pods - 1)
+
+
 def compare_errors(
-    requests: Requests, usable: BoolArray, canary: BoolArray
+    requests: Requests,
+    usable: BoolArray,
+    canary: BoolArray,
+    *,
+    spread: tuple[float, float] | None = None,
 ) -> RateComparison | None:
     """The comparison, or None without requests in both arms or with too few stable pods.
+
+    ``spread`` is the overdispersion between stable's other pods and its degrees of freedom, where
+    the reference is a control that too few pods serve.
 
     Windows are the strata, so that neither the weight's ramp nor an incident that hits both
     versions counts against the canary. Pods that differ in their error rate, or fail in bursts,
@@ -113,7 +133,8 @@ def compare_errors(
     matrix = merged_windows(total[canary].sum(axis=0), total[~canary].sum(axis=0))
     stable_pods = int((total[~canary].sum(axis=1) > 0).sum())
     canary_pods = int((total[canary].sum(axis=1) > 0).sum())
-    if not matrix.shape[1] or not canary_pods or stable_pods < LEAST_STABLE_PODS:
+    least = LEAST_STABLE_PODS if spread is None else 1
+    if not matrix.shape[1] or not canary_pods or stable_pods < least:
         return None
     n, x = total @ matrix, errors @ matrix
     n_canary, n_stable = n[canary].sum(axis=0), n[~canary].sum(axis=0)
@@ -121,6 +142,9 @@ def compare_errors(
     rate = x_stable / n_stable
     expected = (n * rate).sum(axis=1)
     dispersion = overdispersion(x.sum(axis=1), expected, canary.astype(np.float64))
+    df = float(stable_pods + canary_pods - 2)
+    if spread is not None:
+        dispersion, df = max(dispersion, spread[0]), spread[1]
     mean_canary = expected[canary].sum() / canary_pods
     mean_stable = expected[~canary].sum() / stable_pods
     if mean_stable > 0:
@@ -130,7 +154,7 @@ def compare_errors(
     return RateComparison(
         stratified_p=stratified_p(x_canary, n_canary, x_stable, n_stable),
         dispersion=float(dispersion),
-        df=float(stable_pods + canary_pods - 2),
+        df=df,
         errors_canary=float(x_canary.sum()) / dispersion,
         requests_canary=requests_canary / dispersion,
         errors_stable=float(expected[canary].sum()) / requests_canary * effective / dispersion,

@@ -225,6 +225,7 @@ def _gross(context: Context) -> list[GrossHarm]:
                     alpha=policy.gross_alpha / len(present),
                     least=policy.gross_requests,
                     prior=policy.priors.get(metric),
+                    spread=context.units.spread(metric, observations),
                 )
             )
     for number, limit in enumerate(policy.limits):

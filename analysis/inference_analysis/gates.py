@@ -9,7 +9,7 @@ import numpy as np
 
 from inference_analysis.comparisons import TComparison, without_slowest
 from inference_analysis.confounders import Weight, adjusted
-from inference_analysis.error_rates import RateComparison, compare_errors
+from inference_analysis.error_rates import RateComparison, compare_errors, pods_dispersion
 from inference_analysis.errors import InputError
 from inference_analysis.latencies import (
     shares_above,
@@ -26,6 +26,7 @@ from inference_analysis.verdicts import GateResult, Outcome, judge
 if TYPE_CHECKING:
     from inference_analysis.confounders import Finding, MixAdjustment
     from inference_analysis.ledgers import Stand
+    from inference_analysis.matched import Spread
     from inference_analysis.observations import Observations
     from inference_analysis.policies import Gate, Policy, Prior
     from inference_analysis.standardisation import PodEffects
@@ -152,7 +153,8 @@ def _pod_gate(
 ) -> GateResult:
     """Rule B, then the guards: hardware, load, one slow pod."""
     prior = context.policy.priors.get(gate.metric) if gate.statistic is Statistic.MEAN else None
-    comparison = context.units.compare(effects, prior=prior, added_variance=added)
+    spread = context.units.spread(gate.metric, context.observations, edge)
+    comparison = context.units.compare(effects, prior=prior, added_variance=added, spread=spread)
     if comparison is not None:
         comparison = widened(comparison, _users(gate, context, edge))
     if comparison is None:
@@ -169,7 +171,7 @@ def _pod_gate(
     if context.blocked:
         return replace(result, outcome=Outcome.BLOCKED, reason=context.blocked)
     if result.outcome is Outcome.FAIL:
-        return _confirmed(result, context, effects, prior, added)
+        return _confirmed(result, context, effects, prior, added, spread)
     return _explained(result, context)
 
 
@@ -179,6 +181,7 @@ def _confirmed(
     effects: PodEffects,
     prior: Prior | None,
     added: float,
+    spread: Spread | None,
 ) -> GateResult:
     """A latency FAIL, unless load or a single pod explains it."""
     gate, comparison = result.gate, result.comparison
@@ -192,7 +195,7 @@ def _confirmed(
     if context.units.kind is Kind.WINDOWS:
         return _explained(result, context)
     if comparison.n_canary > 1:
-        again = context.units.compare(rest, prior=prior, added_variance=added)
+        again = context.units.compare(rest, prior=prior, added_variance=added, spread=spread)
         if again is None or again.harm_p(result.harm_margin) > DROP_ONE_LEVEL:
             reason = (
                 f"{gate.name} is {_percent(comparison.estimate)} slower only because of {where}; "
@@ -211,7 +214,12 @@ def _confirmed(
 def _error_gate(gate: Gate, context: Context) -> GateResult:
     observations = context.observations
     assert observations.requests is not None  # noqa: S101 - _with_gates has checked it
-    comparison = compare_errors(observations.requests, observations.usable, observations.canary)
+    comparison = compare_errors(
+        observations.requests,
+        observations.usable,
+        observations.canary,
+        spread=_error_spread(observations),
+    )
     users = observations.sticky
     if comparison is not None and users is not None:
         comparison = clustered_rate(comparison, user_dispersion(users))
@@ -232,6 +240,14 @@ def _quality_gate(gate: Gate, context: Context) -> GateResult:
     margins = (gate.margin, gate.margin * context.policy.step_factor, gate.harm_margin)
     result = judge(gate, comparison, context.stand, context.policy, margins=margins)
     return _explained(result, context)
+
+
+def _error_spread(observations: Observations) -> tuple[float, float] | None:
+    """Overdispersion between stable's pods and its degrees of freedom, beside a control."""
+    background = observations.background
+    if background is None or background.requests is None:
+        return None
+    return pods_dispersion(background.requests, background.usable)
 
 
 def _users(gate: Gate, context: Context, edge: int | None) -> UserError | None:

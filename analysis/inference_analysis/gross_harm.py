@@ -16,6 +16,7 @@ from inference_analysis.policies import Prior
 from inference_analysis.proportions import binomial_sf
 
 if TYPE_CHECKING:
+    from inference_analysis.matched import Spread
     from inference_analysis.observations import BoolArray, Histogram, Requests
     from inference_analysis.policies import Limit
     from inference_analysis.standardisation import PodEffects
@@ -57,6 +58,7 @@ def gross_latency(
     alpha: float,
     least: int,
     prior: Prior | None,
+    spread: Spread | None = None,
 ) -> GrossHarm | None:
     """Whether the canary is at least ``ratio`` times as slow, beyond chance; None with few data.
 
@@ -72,7 +74,7 @@ def gross_latency(
     if effects.sampling_variance[canary].mean() / canary.sum() > LARGEST_ERROR**2:
         return None
     strong = prior if prior is not None and prior.pods >= LEAST_DF_POD else DEFAULT_PRIOR
-    comparison = units.compare_gross(effects, strong)
+    comparison = units.compare_gross(effects, strong, spread)
     if comparison is None:
         return None
     observed, p = float(np.exp(comparison.estimate)), comparison.harm_p(0.0)

@@ -120,6 +120,9 @@ class Observations:
     """(P, W) requests whose answers were watched token by token; others have no latencies."""
     sticky: Observations | None = None
     """The same requests by bucket of users, as if buckets were pods; None where none stick."""
+    background: Observations | None = None
+    """Stable's requests beside a matched control: no reference, but they tell what pods differ by.
+    Its pods are all of stable's; None where the arms are whole versions."""
     display: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Metrics that are shown and decide nothing, with the reason."""
     prompts: tuple[Prompt, ...] = ()
@@ -179,4 +182,5 @@ class Observations:
             generated_tokens=cut(self.generated_tokens),
             covered=cut(self.covered),
             sticky=None if self.sticky is None else self.sticky.windows(kept),
+            background=None if self.background is None else self.background.windows(kept),
         )

@@ -126,8 +126,7 @@ class PickerArms:
         elif arm is Arm.CANARY:
             matchers.append(f"version={quoted(self.canary_hash)}")
         else:
-            # The rest of stable is no reference: a small part of a pool evens out less.
-            matchers += [f"version={quoted(self.stable_hash)}", 'sample="control"']
+            matchers.append(f"version={quoted(self.stable_hash)}")
         return "{" + ",".join(matchers) + "}"
 
     def remedy(self) -> str:
@@ -149,6 +148,20 @@ class PickerArms:
             replace(item, labels={**item.labels, POD_LABEL: pod})
             for item in found
             if (pod := _pod(item)) not in _UNKNOWN
+        ]
+
+    def of_sample(self, found: Iterable[Series], *, background: bool) -> list[Series]:
+        """Stable's background, or what is to be compared.
+
+        The rest of stable is no reference: a small part of a pool evens out less than the whole.
+        """
+        if self.by is PickerBy.ADAPTERS:
+            return [] if background else list(found)
+        mine = (self.stable_hash, "background")
+        return [
+            item
+            for item in found
+            if ((item.labels.get("version"), item.labels.get("sample")) == mine) is background
         ]
 
     def of_users(self, found: Iterable[Series]) -> list[Series]:

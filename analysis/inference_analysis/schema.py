@@ -195,4 +195,5 @@ class CellsDocument(_Model):
     pods: list[PodDocument]
     prompts: list[PromptDocument] = []
     sticky: list[PodDocument] = []
+    background: list[PodDocument] = []
     display: dict[str, str] = {}

@@ -32,6 +32,7 @@ def observations(document: CellsDocument) -> Observations:
     return replace(
         found,
         sticky=_measured(document, document.sticky) if document.sticky else None,
+        background=_measured(document, document.background) if document.background else None,
         display=MappingProxyType(dict(document.display)),
         prompts=_prompts(document),
     )

@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference_analysis.comparisons import compare_pods
-from inference_analysis.latencies import mean_effects, tail_effects
+from inference_analysis.latencies import (
+    mean_effects,
+    shares_above,
+    squared_variation,
+    tail_effects,
+)
+from inference_analysis.matched import compare_matched, spread_of
 from inference_analysis.pairs import LEAST_PAIRS, compare_pairs
 
 if TYPE_CHECKING:
     from inference_analysis.comparisons import TComparison
+    from inference_analysis.matched import Spread
     from inference_analysis.observations import FloatArray, Histogram, Observations
     from inference_analysis.policies import Prior
     from inference_analysis.standardisation import PodEffects
@@ -78,10 +85,43 @@ class Units:
             return None
         return float(np.median(observations.seconds))
 
+    def spread(
+        self, metric: str, observations: Observations, edge: int | None = None
+    ) -> Spread | None:
+        """What stable's pods differ by, where a control is matched; None where none is."""
+        background = observations.background
+        if background is None or self.kind is not Kind.PODS:
+            return None
+        histogram, main = background.histograms.get(metric), observations.histograms.get(metric)
+        if histogram is None or main is None or not np.array_equal(histogram.le, main.le):
+            return None
+        outcome = histogram.sum if edge is None else histogram.buckets[:, :, edge + 1 :].sum(axis=2)
+        counts = np.where(background.usable, histogram.count, 0.0)
+        cells = background.usable
+        variation = squared_variation(histogram, cells)
+        if edge is not None:
+            share = float(shares_above(histogram, cells)[edge])
+            variation = (1.0 - share) / max(share, 1e-6)
+        served = np.where(observations.usable, main.count, 0.0).sum(axis=1)
+        return spread_of(
+            np.where(background.usable, outcome, 0.0),
+            counts,
+            served[~observations.canary],
+            variation=variation,
+            added=0.0 if edge is None else 0.5,
+        )
+
     def compare(
-        self, effects: PodEffects, *, prior: Prior | None = None, added_variance: float = 0.0
+        self,
+        effects: PodEffects,
+        *,
+        prior: Prior | None = None,
+        added_variance: float = 0.0,
+        spread: Spread | None = None,
     ) -> TComparison | None:
         """The t test that fits the unit; a prior on pods says nothing about windows."""
+        if spread is not None:
+            return compare_matched(effects, spread, prior=prior, added_variance=added_variance)
         match self.kind:
             case Kind.PODS:
                 return compare_pods(effects, prior=prior, added_variance=added_variance)
@@ -92,8 +132,12 @@ class Units:
                     effects, added_variance=added_variance, unit=Kind.WINDOWS.value
                 )
 
-    def compare_gross(self, effects: PodEffects, prior: Prior) -> TComparison | None:
+    def compare_gross(
+        self, effects: PodEffects, prior: Prior, spread: Spread | None = None
+    ) -> TComparison | None:
         """The test of gross harm, which a strong prior lets a single pair take."""
+        if spread is not None:
+            return compare_matched(effects, spread, prior=prior)
         if self.paired:
             return compare_pairs(effects, prior=prior, least=1)
         return compare_pods(effects, prior=prior)

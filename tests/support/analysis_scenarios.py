@@ -302,6 +302,17 @@ SCENARIOS = (
         policy=USERS,
     ),
     Scenario(
+        name="A/A 2 canary pods v 2 of 8 stable as matched control",
+        fleet=replace(BASE, control=2),
+        at_most=0.05,
+    ),
+    Scenario(
+        name="3 times slower, 1 canary pod v 1 of 4 stable as control: FAIL at the first look",
+        fleet=replace(BASE, canary=1, stable=4, control=1, slowdown={"ttft": 3.0}),
+        counts="first",
+        at_least=0.95,
+    ),
+    Scenario(
         name="A/A second alias of one adapter at 5 %, prefix cache on",
         fleet=CachedAdapters(),
         policy=ONE,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from scipy.special import ndtr
 
+from inference_analysis.calibrating import with_pods
 from inference_analysis.evaluation import evaluate
 from inference_analysis.ledgers import Ledger, LookRequest
 from inference_analysis.observations import (
@@ -80,6 +81,8 @@ class Fleet:
     windows: int = 30
     requests: float = 20.0
     """Per stable pod and window."""
+    control: int = 0
+    """Stable pods that serve the matched control, the others being background; 0: no control."""
     canary_load: float = 1.0
     """Requests of a canary pod per request of a stable one."""
     ramp: tuple[int, ...] = ()
@@ -147,22 +150,30 @@ class Fleet:
         chance = np.broadcast_to(share[:, None], counts.shape)
         chance = np.where(rng.random(counts.shape) < self.burst_chance, 0.3, chance)
         errors = rng.binomial(counts.astype(np.int64), np.minimum(chance, 1.0))
-        return Observations(
-            pods=tuple(
-                Pod(
-                    name=f"canary-{i}" if c else f"stable-{i - self.canary}",
-                    arm=Arm.CANARY if c else Arm.STABLE,
-                    node=f"node-{i}",
-                )
-                for i, c in enumerate(canary)
-            ),
-            start_s=60.0 * np.arange(width, dtype=np.float64),
-            seconds=np.full(width, 60.0),
-            usable=live,
-            histograms=histograms,
-            requests=Requests(total=counts, errors=errors.astype(np.float64)),
-            prompts=self._prompts(rng),
+        return self._matched(
+            Observations(
+                pods=tuple(
+                    Pod(
+                        name=f"canary-{i}" if c else f"stable-{i - self.canary}",
+                        arm=Arm.CANARY if c else Arm.STABLE,
+                        node=f"node-{i}",
+                    )
+                    for i, c in enumerate(canary)
+                ),
+                start_s=60.0 * np.arange(width, dtype=np.float64),
+                seconds=np.full(width, 60.0),
+                usable=live,
+                histograms=histograms,
+                requests=Requests(total=counts, errors=errors.astype(np.float64)),
+                prompts=self._prompts(rng),
+            )
         )
+
+    def _matched(self, whole: Observations) -> Observations:
+        if not self.control:
+            return whole
+        compared = np.arange(len(whole.pods)) < self.canary + self.control
+        return replace(with_pods(whole, compared), background=with_pods(whole, ~compared))
 
     def _pods(self, rng: np.random.Generator, pods: int) -> FloatArray:
         if self.pod_t_df:
