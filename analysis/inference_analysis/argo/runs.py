@@ -141,7 +141,7 @@ async def with_destinations(kube: Kube, subject: Subject) -> Subject:
     named: dict[str, str] = {}
     for arm, pod_hash in (("canary", subject.canary_hash), ("stable", subject.stable_hash)):
         sets = await kube.list(REPLICASET, subject.namespace, f"{HASH_LABEL}={pod_hash}")
-        revision = revision_of(subject.rollout_uid, pod_hash, sets)
+        revision = revision_of(subject.rollout_uid, pod_hash, sets["items"])
         if revision is None or not revision.destination:
             raise InputError(
                 f"arms.by adapters: the {arm}'s pod template ({pod_hash}) has no annotation "

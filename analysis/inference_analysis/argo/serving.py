@@ -89,8 +89,15 @@ async def _measure(request: web.Request) -> web.Response:
             structlog.get_logger().warning("the API server does not answer", problem=str(error))
             return web.json_response({"error": str(error)}, status=503)
         structlog.get_logger().warning("a measurement cannot be made", problem=str(error))
-        why = f"why: {' | '.join(str(error).splitlines())}"
-        return web.json_response(_said("pause", ["INCONCLUSIVE, pause", why]))
+        return _unjudged(str(error))
+    except Exception as error:  # noqa: BLE001 - a fault of ours must not abort anybody's canary
+        structlog.get_logger().exception("the analysis itself has failed")
+        return _unjudged(f"the analysis itself has failed ({type(error).__name__}: {error})")
+
+
+def _unjudged(problem: str) -> web.Response:
+    why = f"why: {' | '.join(problem.splitlines())}"
+    return web.json_response(_said("pause", ["INCONCLUSIVE, pause", why]))
 
 
 def _question(text: str) -> Question:

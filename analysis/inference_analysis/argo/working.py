@@ -107,11 +107,15 @@ async def job_result(
         if isinstance(error, KubeError) and error.retryable:
             raise
         ending = plain_ending(about, Outcome.INCONCLUSIVE, str(error), _SHOWN_REMEDY)
-        if not about.measured:
-            await _told(kube, about, entry_of(ending, about.run_uid, time.time()))
-        return ending.lines, exit_code(ending.outcome, about.measured)
+    except Exception as error:  # noqa: BLE001 - a fault of ours must not abort anybody's canary
+        structlog.get_logger().exception("the analysis itself has failed")
+        problem = f"the analysis itself has failed ({type(error).__name__}: {error})"
+        ending = plain_ending(about, Outcome.INCONCLUSIVE, problem, "see the Job's log; report it")
     finally:
         await probes.close()
+    if not about.measured:
+        await _told(kube, about, entry_of(ending, about.run_uid, time.time()))
+    return ending.lines, exit_code(ending.outcome, about.measured)
 
 
 async def _told(kube: Kube, about: Subject, entry: Entry) -> None:
