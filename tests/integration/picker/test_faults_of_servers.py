@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -144,6 +146,27 @@ async def test_unsampled_answers_are_whole_and_leave_nothing_in_flight(
         followed = setup.metric("requests_total") + setup.metric("unfollowed_requests_total")
         assert followed == 200
         assert setup.metric("request_errors_total") == 0
+
+
+async def test_unsampled_requests_of_every_size_are_served_whole(tmp_path: Path) -> None:
+    async with running_setup(tmp_path, FULL_DUPLEX, watch_share=0.0) as setup:
+        # The first exchange shows the mode; from the second on the picker leaves early.
+        assert (await setup.chat(model="base"))[0] == 200
+        for _ in range(20):
+            async with setup.client.get(f"{setup.url}/v1/models") as response:
+                assert (await response.json())["data"] == [{"id": "base"}]
+        for size in (10, 61_990, 62_000, 124_000, 1_500_000):
+            body = {"model": "base", "stream": True, "prompt": "x" * size}
+            sent = io.BytesIO(json.dumps(body).encode())
+            async with setup.client.post(f"{setup.url}/v1/chat/completions", data=sent) as response:
+                assert await response.read() == whole_stream("base", 5)
+        await setup.landed()
+
+        received = [json.loads(each) for upstream in setup.upstreams for each in upstream.bodies]
+        lengths = sorted(len(each["prompt"]) for each in received if "prompt" in each)
+        assert lengths == [10, 61_990, 62_000, 124_000, 1_500_000]
+        assert setup.metric("unfollowed_requests_total") == 25
+        assert setup.metric("protocol_errors_total") == 0
 
 
 async def test_an_endpoint_that_nobody_listens_at_is_a_5xx(any_mode: Setup) -> None:
