@@ -62,7 +62,8 @@ bench-picker: $(VENV)/installed ## CPU of the picker for a request, a stream and
 bench-analysis: $(VENV)/installed ## Time and memory of a verdict
 	PYTHONPATH=tests $(BIN)/python tests/bench/analysis_speed.py
 
-bench-picks: $(VENV)/installed ## Quality of picks against simple policies and upstream (some minutes)
+bench-picks: $(VENV)/installed ## Quality of picks against simple policies and upstream, and their cost
+	$(BIN)/python tests/bench/picker_scheduling.py
 	PYTHONPATH=tests $(BIN)/python tests/bench/picker_picks.py
 
 calibrate: $(VENV)/installed ## Error rates and power of the analysis, simulated (slow)

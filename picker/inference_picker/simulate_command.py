@@ -250,7 +250,8 @@ class _Simulation:
         what = f" ({self.workload.what})" if self.trace is None else ""
         pods = len(self.setting.pods)
         rate = self.rate or self.own_rate
-        return f"{name}{what}: {requests} requests at {rate:.3g}/s, {pods} pods, {self.seeds} seeds"
+        seeds = f"{self.seeds} seeds" if self.seeds > 1 else "1 seed"
+        return f"{name}{what}: {requests} requests at {rate:.3g}/s, {pods} pods, {seeds}"
 
     def _capacity(self, name: str) -> float:
         from inference_picker.simulation.comparison import (  # noqa: PLC0415
