@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-from inference_common.kube import CONFIGMAP, DEPLOYMENT, HTTPROUTE, ROLLOUT, PatchKind, Resource
+from inference_common.kube import (
+    CONFIGMAP,
+    DEPLOYMENT,
+    HTTPROUTE,
+    LEASE,
+    ROLLOUT,
+    PatchKind,
+    Resource,
+)
 from support.cluster.layout import Layout
 from support.deployments import hash_addressed
 from support.repository import MANIFESTS
@@ -57,6 +66,16 @@ async def install(scenario: Scenario) -> None:
     pod = spec["template"]["spec"]
     pod["serviceAccountName"] = "argo-rollouts"
     pod["containers"][0]["image"] = "quay.io/argoproj/argo-rollouts:v1.10.2"
+    args = pod["containers"][1]["args"]
+    [named] = [arg for arg in args if arg.startswith("--lease=")]
+    args[args.index(named)] = f"--lease={scenario.namespace}/plugin"
+    lease = {
+        "holderIdentity": "plugin-0",
+        "leaseDurationSeconds": 3600,
+        "renewTime": datetime.now(tz=UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+    }
+    held = {"metadata": {"name": "plugin"}, "spec": lease}
+    await scenario.kube.create(LEASE, held, scenario.namespace)
     await scenario.apply(yaml.safe_load(text), deployment)
     await scenario.kube.create(ACCOUNT, {"metadata": {"name": "argo-rollouts"}}, scenario.namespace)
 
@@ -111,6 +130,8 @@ async def test_each_fault_of_the_installation_is_named_with_its_remedy(scenario:
         CONFIGMAP, "argo-rollouts-config", {"data": data}, scenario.namespace, kind=PatchKind.MERGE
     )
     image = "/spec/template/spec/containers/0/image"
+    nobody = {"op": "replace", "path": "/spec/holderIdentity", "value": ""}
+    await patch(scenario, LEASE, "plugin", nobody)
     old = {"op": "replace", "path": image, "value": "quay.io/argoproj/argo-rollouts:v1.8.3"}
     await patch(scenario, DEPLOYMENT, "argo-rollouts", old)
     code, found = await doctor(scenario, *RIGHTS, "--socket", "/nowhere.sock")
@@ -118,8 +139,10 @@ async def test_each_fault_of_the_installation_is_named_with_its_remedy(scenario:
     assert {name for name, check in found.items() if check["status"] == "fail"} == {
         "plugin entry",
         "controller",
+        "several servers",
         "server",
     }
+    assert "held by nobody" in found["several servers"]["found"]
     assert "found inference-rollouts/rooter" in found["plugin entry"]["found"]
     assert "v1.8.3" in found["controller"]["found"]
     assert all(check["remedy"] for check in found.values() if check["status"] == "fail")
