@@ -103,8 +103,9 @@ class Prometheus:
     def samples(self, selector: str, *, since_s: float, until_s: float) -> list[dict[str, Any]]:
         """``data.result`` of all raw samples after ``since_s`` up to ``until_s``.
 
-        One query for each ``Access.chunk_s``. A range selector in an instant query returns samples as scraped. A range query would return
-        values up to five minutes old at each step and so hide gaps and restarts.
+        One query for each ``Access.chunk_s``. A range selector in an instant query returns samples
+        as scraped. A range query would return values up to five minutes old at each step and so
+        hide gaps and restarts.
 
         Raises PrometheusError.
         """

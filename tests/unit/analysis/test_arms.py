@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from inference_analysis.aliases import FAMILIES, families
@@ -11,7 +13,12 @@ TTFT = FAMILIES[0]
 
 
 def arms(**changes: str) -> Arms:
-    fields = {"namespace": "llm", "rollout": "chat", "canary_hash": "6d5f", "stable_hash": "9c1b"}
+    fields: dict[str, Any] = {
+        "namespace": "llm",
+        "rollout": "chat",
+        "canary_hash": "6d5f",
+        "stable_hash": "9c1b",
+    }
     by = PodsBy(changes.pop("by", "label"))
     return Arms(**(fields | changes), by=by)
 
