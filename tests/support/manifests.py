@@ -134,7 +134,7 @@ def picker_rights() -> list[Object]:
         {"apiGroups": [""], "resources": ["pods"], "verbs": verbs},
         {"apiGroups": ["argoproj.io"], "resources": ["rollouts"], "verbs": verbs},
     ]
-    kinds = ["inferencepools", "inferencemodels", "inferencemodelrewrites"]
+    kinds = ["inferencepools", "inferencemodels", "inferencemodelrewrites", "inferenceobjectives"]
     groups = (INFERENCEPOOL.group, INFERENCEPOOL_X.group, INFERENCEMODELREWRITE.group)
     rules += [{"apiGroups": [group], "resources": kinds, "verbs": verbs} for group in groups]
     return _rights("picker", rules)

@@ -15,6 +15,7 @@ from inference_common.kube import (
     PatchKind,
 )
 from inference_picker.cluster import ClusterSource
+from inference_picker.objectives import INFERENCEOBJECTIVE, INFERENCEOBJECTIVE_X
 from inference_picker.splits import Target
 from support import manifests
 
@@ -150,3 +151,31 @@ async def test_splits_follow_the_rewrite_of_the_newer_group(scenario: Scenario) 
 
         await scenario.kube.delete(INFERENCEMODELREWRITE, "chat", scenario.namespace)
         await until(source, lambda now: not now.splits)
+
+
+async def test_priorities_follow_the_objectives_of_both_groups(scenario: Scenario) -> None:
+    def objective(group: str, name: str, priority: int) -> dict[str, Any]:
+        return {
+            "apiVersion": f"{group}/v1alpha2",
+            "kind": "InferenceObjective",
+            "metadata": {"name": name},
+            "spec": {
+                "priority": priority,
+                "poolRef": {"name": "pool", "group": INFERENCEPOOL_X.group},
+            },
+        }
+
+    await scenario.apply(manifests.pool("pool", {"app": "m"}, resource=INFERENCEPOOL_X))
+    for kind, name, priority in (
+        (INFERENCEOBJECTIVE, "chat", 5),
+        (INFERENCEOBJECTIVE_X, "batch", -1),
+    ):
+        body = objective(kind.group, name, priority)
+        await scenario.kube.create(kind, body, scenario.namespace)
+    async with watching(scenario) as source:
+        await until(source, lambda now: now.objectives == {"chat": 5, "batch": -1})
+        assert source.staleness_s() is None
+        assert source.detail() == f"0 endpoints in {scenario.namespace}/pool"
+
+        await scenario.kube.delete(INFERENCEOBJECTIVE, "chat", scenario.namespace)
+        await until(source, lambda now: now.objectives == {"batch": -1})
