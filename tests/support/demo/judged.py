@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from inference_common.kube import HTTPROUTE, ROLLOUT, PatchKind
 from support import analysed
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from support.scenario import Scenario
 
 RATE: Final = 20.0
-WEIGHT: Final = 33
+WEIGHT: Final = 50
+PODS: Final = 4
 LOOK_AFTER: Final = "30s"
 BRIEFLY: Final = "12s"
 GATES: Final = [
@@ -119,14 +120,22 @@ async def analyse(stage: Stage, scenario: Scenario) -> None:
 
 
 async def use_templates(stage: Stage, names: Sequence[str]) -> None:
-    """Four stable pods, two canary pods with a third of the requests, then the analyses."""
+    """As many canary pods as stable ones with half of the requests, then the analyses.
+
+    Pools of one size: in a larger one a request finds an idle pod more often.
+    """
     stage.command(
-        f"kubectl patch rollout mymodel -p '… replicas: 4, steps: [setWeight: {WEIGHT}, "
+        f"kubectl patch rollout mymodel -p '… replicas: {PODS}, steps: "
+        f"[setCanaryScale: {PODS}, setWeight: {WEIGHT}, "
         + ", ".join(f"analysis: {name}" for name in names)
         + "]'"
     )
-    steps = [{"setWeight": WEIGHT}, *({"analysis": analysed.analysis_of(n)} for n in names)]
-    change = {"spec": {"replicas": 4, "strategy": {"canary": {"steps": steps}}}}
+    steps: list[dict[str, Any]] = [
+        {"setCanaryScale": {"replicas": PODS}},
+        {"setWeight": WEIGHT},
+        *({"analysis": analysed.analysis_of(name)} for name in names),
+    ]
+    change = {"spec": {"replicas": PODS, "strategy": {"canary": {"steps": steps}}}}
     await stage.scenario.kube.patch(
         ROLLOUT, "mymodel", change, stage.scenario.namespace, kind=PatchKind.MERGE
     )

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from typer.testing import CliRunner
 
+from inference_analysis.aliases import FAMILIES
 from inference_analysis.command import app
 from inference_analysis.errors import PrometheusError
 from inference_analysis.prometheus import Access, Prometheus
@@ -230,7 +231,7 @@ def test_file_has_the_policy_the_look_and_the_ledger_that_were_given(
     assert "tpot: left out, no series on canary and stable" in result.stderr
     # One query for each metric and arm.
     asked = [parse_qs(urlsplit(path).query)["query"][0] for path, _ in server.asked]
-    assert len(asked) == len(set(asked)) == 2 * 11
+    assert len(asked) == len(set(asked)) == 2 * (len(FAMILIES) + 1)  # and up
 
 
 @pytest.mark.parametrize("metric", ["tpot", "my_metric"])
