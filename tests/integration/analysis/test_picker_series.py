@@ -245,6 +245,10 @@ def test_versions_inside_a_pool_are_compared_with_the_control_and_by_users() -> 
     # Forty users, two scrapes a window: the background is not among them.
     assert total == 40 * 2 * WINDOWS
     assert {b["name"] for b in document["sticky"]} == {str(i) for i in range(10)}
+    # One request a scrape on one stable pod is neither canary nor control.
+    assert [(p["name"], p["requests"]) for p in document["background"]] == [
+        ("chat-2", [2] * WINDOWS)
+    ]
     failed = sum(sum(filter(None, p["errors"])) for p in document["pods"])
     assert failed == sum(sum(filter(None, b["errors"])) for b in document["sticky"])
     assert 4 <= failed <= 7
