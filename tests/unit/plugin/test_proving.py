@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 QUERY = "sum by (version) (increase(picks[$window]))"
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000), st.floats(0, 1))
 def test_the_bounds_are_wilsons(total: int, part: float) -> None:
     found = round(part * total)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
@@ -186,6 +186,7 @@ async def test_a_holder_without_the_api_server_stops_in_time() -> None:
     assert one.leads
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["one", "two", "away"]), st.floats(0, 8)), max_size=60))
 async def test_never_do_two_lead_at_once(moves: list[tuple[str, float]]) -> None:
     server, clock = LeaseServer(), Clock()
