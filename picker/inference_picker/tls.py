@@ -7,7 +7,6 @@ self-signed certificate in memory is what a picker starts with.
 from __future__ import annotations
 
 import datetime as dt
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -117,7 +116,8 @@ class FilePair:
         found = []
         for path in self._files:
             try:
-                status = os.stat(path)  # noqa: PTH116 - follows the links of mounted Secrets
+                # Through the links of a mounted Secret.
+                status = path.stat()
             except OSError:
                 return ()
             found.append((status.st_mtime_ns, status.st_ino, status.st_size))
