@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 DEFAULT_CAPACITY: Final = 31_250
 """Blocks per pod where its cache's size is unknown (GIE's ``lruCapacityPerServer``)."""
-DEFAULT_MEMORY: Final = 400_000
-"""Entries of all pods together: at about 200 bytes each they stay below 80 MB."""
+DEFAULT_MEMORY: Final = 150_000
+"""Entries of all pods together: at up to 400 bytes each they stay below 60 MB."""
 
 
 class PrefixIndex:
