@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_CAPACITY: Final = 31_250
 """Blocks per pod where its cache's size is unknown (GIE's ``lruCapacityPerServer``)."""
 DEFAULT_MEMORY: Final = 150_000
-"""Entries of all pods together: at up to 400 bytes each they stay below 60 MB."""
+"""Entries of all pods together: at up to 550 bytes each they stay near 80 MB."""
 
 
 class PrefixIndex:
