@@ -25,6 +25,10 @@ _REFRESH_S: Final = 0.5
 ANSWERS_PER_STEP: Final = 200
 
 
+class UnexpectedVerdictError(Exception):
+    """The analysis said something else than the act is about; a busy machine can do that."""
+
+
 class Stage:
     """One act: it shows each command that a user would type, and keeps a row for each step."""
 
@@ -88,9 +92,18 @@ class Stage:
         if not self._console.is_terminal:
             self._console.print(f"$ {text}", highlight=False, markup=False)
 
-    def verdict(self, phase: str, text: str, *, expected: bool) -> None:
-        """Keep and show what the analysis said at the end of an AnalysisRun."""
-        self.verdicts.append(Said(act=self._title, phase=phase, text=text, expected=expected))
+    def verdict(self, phase: str, text: str, *, expected: str) -> None:
+        """Keep and show what the analysis said at the end of an AnalysisRun.
+
+        Raises UnexpectedVerdictError, because the act cannot go on.
+        """
+        if phase != expected:
+            raise UnexpectedVerdictError(
+                f"{self._title}: the AnalysisRun is {phase}, not {expected}.\n{text}\nThe "
+                "simulated servers share this machine: where it is busy they differ by themselves. "
+                "Try again when it is idle."
+            )
+        self.verdicts.append(Said(act=self._title, phase=phase, text=text))
         self._change(said=text)
         if not self._console.is_terminal:
             shown = "\n".join(f"  | {line}" for line in text.splitlines())

@@ -42,7 +42,6 @@ class Said:
     act: str
     phase: str
     text: str
-    expected: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +84,7 @@ def verdicts(found: Sequence[Said]) -> Group:
     """What the analysis said, act by act."""
     lines: list[RenderableType] = [Text("What the analysis said", style="bold")]
     for said in found:
-        style = "green" if said.expected else "bold red"
-        lines.append(Text.assemble("\n", (said.act, "bold"), "  AnalysisRun ", (said.phase, style)))
+        lines.append(Text.assemble("\n", (said.act, "bold"), "  AnalysisRun ", said.phase))
         lines += [Padding(Text(line), (0, 0, 0, 2)) for line in said.text.splitlines()]
     return Group(*lines)
 
