@@ -39,21 +39,20 @@ class ReplicaSets:
     def __init__(self, **adapters: str) -> None:
         self._adapters = adapters
 
-    async def list(self, _resource: Any, _namespace: str, selector: str) -> list[dict[str, Any]]:
+    async def list(self, _resource: Any, _namespace: str, selector: str) -> dict[str, Any]:
         pod_hash = selector.partition("=")[2]
         annotations = {}
         if self._adapters.get(pod_hash):
             annotations["inference-rollouts.io/destination"] = self._adapters[pod_hash]
-        return [
-            {
-                "metadata": {
-                    "name": f"travel-{pod_hash}",
-                    "labels": {"rollouts-pod-template-hash": pod_hash},
-                    "ownerReferences": [{"controller": True, "uid": "u1"}],
-                },
-                "spec": {"template": {"metadata": {"annotations": annotations}}},
-            }
-        ]
+        found = {
+            "metadata": {
+                "name": f"travel-{pod_hash}",
+                "labels": {"rollouts-pod-template-hash": pod_hash},
+                "ownerReferences": [{"controller": True, "uid": "u1"}],
+            },
+            "spec": {"template": {"metadata": {"annotations": annotations}}},
+        }
+        return {"items": [found]}
 
 
 def test_pods_are_the_default() -> None:
