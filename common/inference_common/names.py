@@ -21,6 +21,9 @@ DESTINATION_ANNOTATION: Final = f"{PREFIX}/destination"
 IDENTITY_ANNOTATION: Final = f"{PREFIX}/identity"
 """On a pod template: what a destination run by somebody else must contain."""
 
+PROBE_HEADER: Final = "x-inference-rollouts-probe"
+"""On requests of the analysis' own prompts, which are no part of what users meet."""
+
 SHARES_ANNOTATION: Final = f"{PREFIX}/shares"
 """On an InferencePool: how its picker divides the requests between versions of its pods."""
 

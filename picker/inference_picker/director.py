@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from inference_common.names import PROBE_HEADER
 from inference_picker.admission import Admission, flow_of, priority_of
 from inference_picker.config import PickerConfig
-from inference_picker.messages import Ended, Finish, Phase, Pick, Reason, Refused
+from inference_picker.messages import Ended, Finish, Phase, Pick, Reason, Refused, Sample
 from inference_picker.outcomes import MALFORMED, failure_of
 from inference_picker.prompts import read_prompt
 from inference_picker.scheduler import Question
@@ -145,12 +146,14 @@ class Director:
         if not order:
             return _no_endpoint(pool, question)
         first = order[0]
+        sample = drawn.sample if division is None else division.sample
         pick = Pick(
             endpoints=tuple(each.address for each in order),
             model=model or "",
             target=target,
             version=first.version,
-            sample=drawn.sample if division is None else division.sample,
+            # The analysis' own prompts are compared by it, not by the picker's series.
+            sample=Sample.BACKGROUND if PROBE_HEADER in question.headers else sample,
             phase=Phase.WARMUP if self.scheduler.is_warming(first.address) else Phase.WARM,
             bucket=drawn.bucket if division is None else division.bucket,
             prompt_bytes=prompt.size,

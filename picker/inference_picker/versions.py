@@ -14,6 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from inference_common.names import PROBE_HEADER
 from inference_picker.messages import Sample
 from inference_picker.splits import EvenSequence
 
@@ -159,7 +160,12 @@ def control_endpoints(stable: Sequence[Endpoint], pods: int, now_s: float) -> li
 
 
 def key_of(headers: Mapping[str, str], content: Mapping[str, Any] | None) -> str | None:
-    """What tells the user or session of a request: a header, else a field of the body."""
+    """What tells the user or session of a request: a header, else a field of the body.
+
+    The analysis' own prompts are of no user: together they would all go to one version.
+    """
+    if PROBE_HEADER in headers:
+        return None
     for name in KEY_HEADERS:
         if headers.get(name):
             return headers[name]

@@ -15,6 +15,7 @@ import aiohttp
 from inference_analysis.errors import EndpointError
 from inference_analysis.prompts.answers import Answer
 from inference_analysis.prompts.streams import AnswerError, Assembly
+from inference_common.names import PROBE_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 TAG: Final = "inference-rollouts-quality"
 """Marks the prober's requests: ``user`` of the body, prefix of ``x-request-id``, and the headers
 below, so that gateways and pickers can leave them out of what they measure."""
-HEADER: Final = "x-inference-rollouts-probe"
 FAIRNESS_HEADER: Final = "x-gateway-inference-fairness-id"
 """GIE's label on an endpoint picker's series."""
 _REFUSALS: Final = {
@@ -213,7 +213,7 @@ async def _exchange(
 
 def _headers(endpoint: Endpoint) -> dict[str, str]:
     own = {
-        HEADER: "quality",
+        PROBE_HEADER: "quality",
         FAIRNESS_HEADER: TAG,
         "x-request-id": f"{TAG}-{uuid.uuid4().hex}",
     }

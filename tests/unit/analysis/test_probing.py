@@ -15,13 +15,14 @@ import pytest
 from inference_analysis.errors import EndpointError, InputError
 from inference_analysis.observations import Arm
 from inference_analysis.prompts.checks import Regex
-from inference_analysis.prompts.endpoints import HEADER, TAG, Limits, ask, sessions
+from inference_analysis.prompts.endpoints import TAG, Limits, ask, sessions
 from inference_analysis.prompts.judge import Preference
 from inference_analysis.prompts.judging import JudgePlan, judge
 from inference_analysis.prompts.probe_runs import probed
 from inference_analysis.prompts.probing import ProbePlan, probe
 from inference_analysis.prompts.prompt_sets import PromptSet, Question
 from inference_analysis.prompts.schedules import Pace, turns
+from inference_common.names import PROBE_HEADER
 from support.scripted_model import (
     Model,
     answered,
@@ -88,7 +89,7 @@ async def test_both_versions_get_the_same_marked_requests(start: Start) -> None:
     for model in (canary, stable):
         assert len(model.bodies) == 24
         assert {body["user"] for body in model.bodies} == {TAG}
-        assert {headers[HEADER] for headers in model.headers} == {"quality"}
+        assert {headers[PROBE_HEADER] for headers in model.headers} == {"quality"}
         assert all(headers["X-Request-Id"].startswith(TAG) for headers in model.headers)
     key = lambda body: (body["messages"][-1]["content"], body["seed"])  # noqa: E731 - short
     assert Counter(map(key, canary.bodies)) == Counter(map(key, stable.bodies))

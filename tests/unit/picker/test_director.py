@@ -2,6 +2,7 @@
 
 import pytest
 
+from inference_common.names import PROBE_HEADER
 from inference_picker.director import Director, Settings
 from inference_picker.messages import (
     ChooseTarget,
@@ -9,6 +10,7 @@ from inference_picker.messages import (
     PickEndpoint,
     Reason,
     Refused,
+    Sample,
 )
 from inference_picker.metrics import Metrics
 from inference_picker.pool import Endpoint, PoolSnapshot, StaticSource, make_snapshot
@@ -37,6 +39,23 @@ def test_a_pick_counts_at_once() -> None:
 
     assert sorted(pick.endpoints[0] for pick in picks) == [A.address] * 2 + [B.address] * 2
     assert director.flights.counts == {A.address: 2, B.address: 2}
+
+
+def test_the_analysis_own_prompts_belong_to_no_comparison() -> None:
+    split = ModelSplit(model="chat", targets=SPLIT.targets, stable="v1")
+    director = make_director(make_snapshot([A, B], [split]))
+    samples = set()
+    for headers in ({}, {PROBE_HEADER: "quality"}):
+        for _ in range(8):
+            found = director.pick(PickEndpoint(model="chat", headers=headers))
+            assert isinstance(found, tuple)
+            samples.add((bool(headers), found[0].target, found[0].sample))
+    assert samples == {
+        (False, "v1", Sample.BACKGROUND),
+        (False, "v2", Sample.CANARY),
+        (True, "v1", Sample.BACKGROUND),
+        (True, "v2", Sample.BACKGROUND),
+    }
 
 
 def test_a_split_for_every_other_model_leaves_those_of_their_own_alone() -> None:

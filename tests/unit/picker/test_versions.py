@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference_common.names import PROBE_HEADER
 from inference_common.shares import PoolShares
 from inference_picker.messages import Sample
 from inference_picker.pool import Endpoint
@@ -231,8 +232,9 @@ def test_no_request_goes_to_a_version_without_a_share(
         ({}, {"user": 3}, None),
         ({}, {"prompt_cache_key": "c", "user": "u"}, "c"),
         ({}, None, None),
+        ({PROBE_HEADER: "quality", "x-session-id": "s"}, {"user": "u"}, None),
     ],
-    ids=["header", "fairness", "empty", "no-text", "order", "none"],
+    ids=["header", "fairness", "empty", "no-text", "order", "none", "probe"],
 )
 def test_a_user_is_told_by_header_or_body(
     headers: dict[str, str], content: dict[str, object] | None, expected: str | None
