@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
@@ -29,18 +28,18 @@ from inference_common.kube import (
     PatchKind,
     Resource,
 )
-from inference_common.names import FIELD_MANAGER, HASH_LABEL, SHARES_ANNOTATION
+from inference_common.names import HASH_LABEL, SHARES_ANNOTATION
 from inference_common.pods import is_member
-from inference_common.pools import hash_of, is_v1
+from inference_common.pools import is_v1
 from inference_common.revisions import owner_uid
 from inference_common.shares import digest
 from inference_common.watching import WatchCache, key_of, version_of
 from inference_plugin import commanded
 from inference_plugin.acknowledgements import Acknowledgements
 from inference_plugin.errors import StaleError
-from inference_plugin.gateway_status import unaccepted
 from inference_plugin.kinds import Kinds
 from inference_plugin.patches import PoolAim, Write
+from inference_plugin.sightings import Sightings
 from inference_plugin.slim import slim_pod, slim_replica_set, slim_rollout
 
 if TYPE_CHECKING:
@@ -99,8 +98,7 @@ class Cluster:
         self._served: set[Resource] = set()
         self._discovered = asyncio.Event()
         self._listeners: list[Listener] = []
-        self._accepted: dict[tuple[str, str, str], tuple[str, int, float]] = {}
-        self._aimed: dict[tuple[Resource, str, str], tuple[str, str | None, float]] = {}
+        self._sightings = Sightings(clock)
         self._marked: dict[tuple[Resource, str, str], frozenset[str]] = {}
         # The same by Rollout; dictionaries instead of sets, for the sake of a stable order.
         self._carried: dict[str, dict[tuple[Resource, str, str], None]] = {}
@@ -194,19 +192,11 @@ class Cluster:
 
     def accepted_for_s(self, route: Object) -> float | None:
         """Seconds since this generation of the route was first seen accepted."""
-        uid, generation, since = self._accepted.get((route["kind"], *key_of(route)), ("", -1, 0.0))
-        metadata = route["metadata"]
-        if (uid, generation) != (metadata["uid"], metadata.get("generation", 0)):
-            return None
-        return self._clock() - since
+        return self._sightings.accepted_for_s(route)
 
     def aimed_for_s(self, pool: Object) -> float:
         """Seconds since the pool's selector was last seen to change hands."""
-        resource = INFERENCEPOOL if is_v1(pool) else INFERENCEPOOL_X
-        uid, _, since = self._aimed.get((resource, *key_of(pool)), ("", None, float("-inf")))
-        if uid != pool["metadata"]["uid"]:
-            return float("inf")
-        return self._clock() - since
+        return self._sightings.aimed_for_s(pool)
 
     def acknowledged(
         self, pool: Object, pickers: Sequence[Object], port: int
@@ -387,9 +377,9 @@ class Cluster:
         def relay(kind: str, obj: Object) -> None:
             self._note_marks(resource, kind, obj)
             if resource in {HTTPROUTE, GRPCROUTE}:
-                self._note_accepted(kind, obj)
+                self._sightings.note_route(kind, obj)
             elif resource in {INFERENCEPOOL, INFERENCEPOOL_X}:
-                self._note_aimed(resource, kind, obj)
+                self._sightings.note_pool(kind, obj)
             self._tell(resource, kind, obj)
 
         return relay
@@ -412,28 +402,6 @@ class Cluster:
             if not carried:
                 del self._carried[name]
 
-    def _note_accepted(self, kind: str, route: Object) -> None:
-        key = (route["kind"], *key_of(route))
-        if kind == "DELETED" or unaccepted(route):
-            self._accepted.pop(key, None)
-            return
-        metadata = route["metadata"]
-        state = (metadata["uid"], metadata.get("generation", 0))
-        if self._accepted.get(key, ("", -1, 0.0))[:2] != state:
-            self._accepted[key] = (*state, self._clock())
-
-    def _note_aimed(self, resource: Resource, kind: str, pool: Object) -> None:
-        key = (resource, *key_of(pool))
-        if kind == "DELETED":
-            self._aimed.pop(key, None)
-            return
-        uid, aimed_at, since = self._aimed.get(key, ("", None, 0.0))
-        if uid != pool["metadata"]["uid"]:
-            since = self._clock() - applied_ago_s(pool, time.time())
-        elif aimed_at != hash_of(pool):
-            since = self._clock()
-        self._aimed[key] = (pool["metadata"]["uid"], hash_of(pool), since)
-
     def _spawn(self, work: Any, name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
@@ -443,22 +411,6 @@ class Cluster:
         """Read a Rollout now and return it as it is known then."""
         await self.refresh(ROLLOUT, key.namespace, key.name, cause)
         return self.get(ROLLOUT, key.namespace, key.name)
-
-
-def applied_ago_s(obj: Object, now: float) -> float:
-    """Seconds since this plugin last applied to the object, by its managedFields.
-
-    Infinite if never.
-    ``now`` is in seconds since the epoch. It lets a restarted server know how fresh a selector is.
-    """
-    times = [
-        datetime.fromisoformat(field["time"]).timestamp()
-        for field in obj["metadata"].get("managedFields") or []
-        if field.get("manager") == FIELD_MANAGER
-        and field.get("operation") == "Apply"
-        and "time" in field
-    ]
-    return max(now - max(times), 0.0) if times else float("inf")
 
 
 def _cache(kube: Kube, resource: Resource, served: Resource) -> WatchCache:
