@@ -122,12 +122,13 @@ class Director:
     def _pick(self, question: PickEndpoint) -> Answer:
         pool = self._source.snapshot()
         model = question.model
-        drawn = self._draw(pool, question) if model is not None else Drawn(name="")
+        key = key_of(question.headers, question.content)
+        drawn = Drawn(name="") if model is None else self._draw(pool, model, key)
         if drawn is None:
             return _no_target(model)
         target = drawn.name
         at = self._clock()
-        division = self._divide(pool, question, at)
+        division = self._divide(pool, question, key, at)
         prompt = read_prompt(question.content, target)
         choice = self.scheduler.choose(
             pool,
@@ -165,8 +166,7 @@ class Director:
     def retarget(self, question: ChooseTarget) -> Pick | Refused:
         """The same pick with a target, where the endpoint came before the model was known."""
         pool = self._source.snapshot()
-        split = pool.splits.get(question.model) or pool.other
-        drawn = self._targets.draw(split, question.model, key=None, names=pool.names)
+        drawn = self._draw(pool, question.model, None)
         if drawn is None:
             return _no_target(question.model)
         return replace(
@@ -208,7 +208,9 @@ class Director:
         del finish
         asyncio.get_running_loop().call_later(self._followed_s, flight.land)
 
-    def _divide(self, pool: PoolSnapshot, question: PickEndpoint, at: float) -> Division | None:
+    def _divide(
+        self, pool: PoolSnapshot, question: PickEndpoint, key: str | None, at: float
+    ) -> Division | None:
         """The version for a request, where a Rollout divides the pool between versions."""
         shares = pool.held.shares
         if shares is None:
@@ -221,7 +223,7 @@ class Director:
         division = self._divider.divide(
             shares,
             allowed,
-            key=key_of(question.headers, question.content),
+            key=key,
             now_s=self._wall_clock(),
             is_full=lambda endpoint: self.scheduler.is_full(endpoint.address, at=at),
         )
@@ -229,14 +231,9 @@ class Director:
             self.unmet[division.wanted] += 1
         return division
 
-    def _draw(self, pool: PoolSnapshot, question: PickEndpoint) -> Drawn | None:
-        model = question.model or ""
-        return self._targets.draw(
-            pool.splits.get(model) or pool.other,
-            model,
-            key=key_of(question.headers, question.content),
-            names=pool.names,
-        )
+    def _draw(self, pool: PoolSnapshot, model: str, key: str | None) -> Drawn | None:
+        split = pool.splits.get(model) or pool.other
+        return self._targets.draw(split, model, key=key, names=pool.names)
 
     def _writes_back(self, model: str | None, target: str) -> bool:
         return model is not None and model != target and not self._settings.expose_target_model

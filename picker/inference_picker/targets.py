@@ -8,13 +8,12 @@ as many requests as the canary and, like it, a prefix cache of its own.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from inference_picker.messages import Sample
+from inference_picker.places import place_of
 from inference_picker.splits import EvenSequence, ModelSplit, Target
-from inference_picker.versions import BUCKETS, salt_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -95,7 +94,4 @@ def _sample(split: ModelSplit, name: str) -> Sample:
 def _place(key: str, split: ModelSplit) -> tuple[int, str]:
     """The user's point in [0, 2**64), the same through all weights of one release, and bucket."""
     others = sorted(target.name for target in split.targets if target.name != split.stable)
-    text = key.encode("utf-8", "surrogatepass")
-    salt = salt_of("/".join((split.model or "", *others)))
-    found = hashlib.blake2b(text, digest_size=16, key=salt).digest()
-    return int.from_bytes(found[:8]), str(int.from_bytes(found[8:]) % BUCKETS)
+    return place_of(key, "/".join((split.model or "", *others)))

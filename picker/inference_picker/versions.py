@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from inference_common.names import PROBE_HEADER
 from inference_picker.messages import Sample
+from inference_picker.places import place_of
 from inference_picker.splits import EvenSequence
 
 if TYPE_CHECKING:
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 
     from inference_common.shares import PoolShares
     from inference_picker.pool import Endpoint
-
-BUCKETS: Final = 64
-"""Sticky users are the unit of comparison; so many groups of them are told apart."""
 
 KEY_HEADERS: Final = (
     "x-session-id",
@@ -107,7 +106,8 @@ class Divider:
         if wanted == shares.stable and control and point >= 1 - matched:
             sample, chosen = Sample.CONTROL, control
         else:
-            rest = [endpoint for endpoint in stable if endpoint not in control] or stable
+            taken = {endpoint.address for endpoint in control}
+            rest = [endpoint for endpoint in stable if endpoint.address not in taken] or stable
             has_room = any(not is_full(endpoint) for endpoint in rest)
             sample, chosen = Sample.BACKGROUND, rest if has_room else stable
         return Division(
@@ -121,11 +121,8 @@ class Divider:
     def _place(self, key: str | None, salt: str) -> tuple[float, str]:
         if key is None:
             return self._sequence.next() / _RANGE, ""
-        text = key.encode("utf-8", "surrogatepass")
-        found = hashlib.blake2b(text, digest_size=16, key=salt_of(salt)).digest()
-        # Two independent parts of the hash: buckets are spread evenly over each arm.
-        point = int.from_bytes(found[:8]) / _RANGE
-        return point, str(int.from_bytes(found[8:]) % BUCKETS)
+        point, bucket = place_of(key, salt)
+        return point / _RANGE, bucket
 
 
 def _control(
@@ -149,14 +146,18 @@ def control_endpoints(stable: Sequence[Endpoint], pods: int, now_s: float) -> li
 
     Every picker draws the same ones.
     """
-    period = int(now_s // _REDRAW_S)
+    names = frozenset(endpoint.pod or endpoint.address for endpoint in stable)
+    drawn = _drawn_pods(names, pods, int(now_s // _REDRAW_S))
+    return [endpoint for endpoint in stable if (endpoint.pod or endpoint.address) in drawn]
 
+
+# Asked for each request, with an answer that stays for minutes.
+@lru_cache(maxsize=64)
+def _drawn_pods(names: frozenset[str], pods: int, period: int) -> frozenset[str]:
     def rank(pod: str) -> bytes:
         return hashlib.blake2b(f"{period}/{pod}".encode(), digest_size=8).digest()
 
-    names = sorted({endpoint.pod or endpoint.address for endpoint in stable}, key=rank)
-    drawn = set(names[:pods])
-    return [endpoint for endpoint in stable if (endpoint.pod or endpoint.address) in drawn]
+    return frozenset(sorted(names, key=rank)[:pods])
 
 
 def key_of(headers: Mapping[str, str], content: Mapping[str, Any] | None) -> str | None:
@@ -174,11 +175,6 @@ def key_of(headers: Mapping[str, str], content: Mapping[str, Any] | None) -> str
         if isinstance(found, str) and found:
             return found
     return None
-
-
-def salt_of(text: str) -> bytes:
-    """A key for the hash, at most 64 bytes."""
-    return hashlib.blake2b(text.encode(), digest_size=32).digest()
 
 
 def _salt(shares: PoolShares) -> str:

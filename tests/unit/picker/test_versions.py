@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from inference_common.names import PROBE_HEADER
 from inference_common.shares import PoolShares
 from inference_picker.messages import Sample
+from inference_picker.places import BUCKETS
 from inference_picker.pool import Endpoint
-from inference_picker.versions import BUCKETS, Divider, Division, control_endpoints, key_of
+from inference_picker.versions import Divider, Division, control_endpoints, key_of
 
 NOW_S = 1_000_000.0
 
