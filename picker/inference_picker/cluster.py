@@ -22,7 +22,7 @@ from inference_picker.errors import ConfigError
 from inference_picker.holding import Held, hold
 from inference_picker.model_splits import SplitWatch
 from inference_picker.objectives import ObjectiveWatch
-from inference_picker.pool import Endpoint, PoolSnapshot, make_snapshot
+from inference_picker.pool import Endpoint, PoolSnapshot, make_snapshot, note_models
 from inference_picker.pulse import Pulse
 from inference_picker.rollout_watch import RolloutWatch
 
@@ -173,13 +173,8 @@ class ClusterSource:
 
     def list_models(self, address: str, models: frozenset[str] | None) -> None:
         """Note which models an endpoint lists; None when that is no longer known."""
-        if self._listed.get(address) == models:
-            return
-        if models is None:
-            self._listed.pop(address, None)
-        else:
-            self._listed[address] = models
-        self._forget()
+        if note_models(self._listed, address, models):
+            self._forget()
 
     def _pool(self) -> dict[str, Any] | None:
         return self._pools.get(self.name, self.namespace)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inference_picker.addresses import split_address
 from inference_picker.errors import ConfigError
-from inference_picker.pool import Endpoint, PoolSnapshot, make_snapshot
+from inference_picker.pool import Endpoint, PoolSnapshot, make_snapshot, note_models
 from inference_picker.splits import ModelSplit, Target
 
 if TYPE_CHECKING:
@@ -122,13 +122,8 @@ class FileSource:
 
     def list_models(self, address: str, models: frozenset[str] | None) -> None:
         """Note which models an endpoint lists; None when that is no longer known."""
-        if self._listed.get(address) == models:
-            return
-        if models is None:
-            self._listed.pop(address, None)
-        else:
-            self._listed[address] = models
-        self._snapshot = None
+        if note_models(self._listed, address, models):
+            self._snapshot = None
 
     def staleness_s(self) -> float | None:
         """Seconds since the file could last be read; None while it can."""

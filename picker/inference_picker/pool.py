@@ -80,6 +80,19 @@ def make_snapshot(
     )
 
 
+def note_models(
+    listed: dict[str, frozenset[str]], address: str, models: frozenset[str] | None
+) -> bool:
+    """Note which models an endpoint lists, None for not known; whether that is news."""
+    if listed.get(address) == models:
+        return False
+    if models is None:
+        listed.pop(address, None)
+    else:
+        listed[address] = models
+    return True
+
+
 class Source(Protocol):
     """Where snapshots come from."""
 
