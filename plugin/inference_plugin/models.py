@@ -35,13 +35,7 @@ def plan_model(split: ModelSplit, target: Target[str], *, context: Context) -> O
     current = entry if entry and entry.uid == context.uid else None
     _refuse_claimed(split, target, context)
     drift = drift_of(split, current) if current else ""
-    if current is not None and current.asks_for(
-        context.hashes.stable,
-        context.hashes.canary,
-        context.desired,
-        target.maximum,
-        context.beside,
-    ):
+    if current is not None and context.repeats(current, target.maximum):
         if current.adopted and not drift:
             return ObjectPlan(patch=None, entry=entry, waits=())
         patch = adopt(split, current) if drift and context.adopt_drift else None
@@ -78,20 +72,10 @@ def plan_model(split: ModelSplit, target: Target[str], *, context: Context) -> O
     drained = sorted(
         name for name, weight in before.items() if weight and not resplit.managed.get(name, 0)
     )
-    new = Commanded(
-        rollout=context.rollout,
-        uid=context.uid,
-        stable=context.hashes.stable,
-        canary=context.hashes.canary,
-        desired=context.desired,
-        maximum=target.maximum,
-        placed=placed,
+    new = replace(
+        context.entry(maximum=target.maximum, home=target.stable, placed=placed),
         drained=tuple(drained),
         gone=tuple(name for name in drained if name not in target.homes),
-        since=context.now,
-        home=target.stable,
-        keep=context.keeps_at_end,
-        beside=context.beside,
     )
     notes = (
         ()

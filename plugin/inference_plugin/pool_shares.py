@@ -55,13 +55,7 @@ def plan_pool_shares(
     entry = commanded.read(pool, context.rollout)
     current = entry if entry and entry.uid == context.uid else None
     drift = drift_of(pool, current) if current else ""
-    asked_again = current is not None and current.asks_for(
-        context.hashes.stable,
-        context.hashes.canary,
-        context.desired,
-        target.maximum,
-        context.beside,
-    )
+    asked_again = current is not None and context.repeats(current, target.maximum)
     if current is not None and asked_again:
         if current.adopted and not drift:
             return ObjectPlan(patch=None, entry=entry, waits=())
@@ -87,19 +81,7 @@ def plan_pool_shares(
     said = live is not None and live.stable == target.stable and not split.changed
     if said and not drift and current is not None and current.placed == placed:
         return ObjectPlan(patch=None, entry=entry, waits=tuple(waits))
-    new = Commanded(
-        rollout=context.rollout,
-        uid=context.uid,
-        stable=context.hashes.stable,
-        canary=context.hashes.canary,
-        desired=context.desired,
-        maximum=target.maximum,
-        placed=placed,
-        since=context.now,
-        home=target.stable,
-        keep=context.keeps_at_end,
-        beside=context.beside,
-    )
+    new = context.entry(maximum=target.maximum, home=target.stable, placed=placed)
     return ObjectPlan(
         patch=_patch(resource, pool, new, now=context.now, summary=_summary(pool, new)),
         entry=entry,

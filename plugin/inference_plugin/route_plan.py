@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from inference_plugin import commanded, weighted
 from inference_plugin.apportion import LIMIT
 from inference_plugin.backends import Backend, backend_of, new_ref
-from inference_plugin.commanded import Commanded
 from inference_plugin.errors import ConfigError
 from inference_plugin.made_rules import (
     Source,
@@ -36,6 +36,8 @@ from inference_plugin.targets import Context, ObjectPlan, Target, Wait, WaitReas
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from inference_plugin.commanded import Commanded
+
 Object = dict[str, Any]
 
 
@@ -55,7 +57,7 @@ def plan_route(
     current = entry if entry and entry.uid == context.uid else None
     _refuse_claimed(route, target, rules, context)
     drifted = current is not None and differs(route, current)
-    if current is not None and _is_kept(current, target.maximum, context):
+    if current is not None and context.repeats(current, target.maximum):
         if not drifted and current.adopted:
             return ObjectPlan(patch=None, entry=entry, waits=())
         patch = adopt(route, current) if drifted and context.adopt_drift else None
@@ -88,25 +90,16 @@ def plan_route(
     drained = _drained(route, plans, wanted, ours, target)
     homes = {item_of(backend) for backend in target.homes}
     keeps = current is not None and not changed and rules_after is None
-    new = Commanded(
-        rollout=context.rollout,
-        uid=context.uid,
-        stable=context.hashes.stable,
-        canary=context.hashes.canary,
-        desired=context.desired,
-        maximum=target.maximum,
-        placed=placed,
+    new = replace(
+        context.entry(maximum=target.maximum, home=item_of(target.stable), placed=placed),
         drained=current.drained if keeps and current else drained,
         gone=current.gone
         if keeps and current
         else tuple(item for item in drained if item not in homes),
         since=current.since if keeps and current else context.now,
         removed=tuple(pair for plan in plans for pair in plan.removed),
-        home=item_of(target.stable),
-        keep=context.keeps_at_end,
         made=recorded(made),
         added=tuple(pair for plan in plans for pair in plan.added),
-        beside=context.beside,
     )
     operations = changes(route, refs, rules_after)
     patch = ObjectPatch(
@@ -126,13 +119,6 @@ def plan_route(
         if not plan.exact
     )
     return ObjectPlan(patch=patch, entry=entry, waits=tuple(waits), notes=notes, drifted=drifted)
-
-
-def _is_kept(entry: Commanded, maximum: int, context: Context) -> bool:
-    """Whether the command is the one that the annotation tells of."""
-    return entry.asks_for(
-        context.hashes.stable, context.hashes.canary, context.desired, maximum, context.beside
-    )
 
 
 def _made(

@@ -6,10 +6,12 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from inference_plugin.commanded import Commanded
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from inference_plugin.commanded import Commanded
+    from inference_plugin.commanded import Placed
     from inference_plugin.managed_routes import ManagedRoute
     from inference_plugin.patches import ObjectPatch
     from inference_plugin.shares import Hashes
@@ -91,6 +93,28 @@ class Context:
     wished: tuple[ManagedRoute, ...] = ()
     beside: str = ""
     owner_lives: Callable[[str, str], bool]
+
+    def repeats(self, entry: Commanded, maximum: int) -> bool:
+        """Whether the command is the one that the entry records."""
+        return entry.asks_for(
+            self.hashes.stable, self.hashes.canary, self.desired, maximum, self.beside
+        )
+
+    def entry(self, *, maximum: int, home: str, placed: tuple[Placed, ...]) -> Commanded:
+        """What the annotation of an object is to say of this command, from now on."""
+        return Commanded(
+            rollout=self.rollout,
+            uid=self.uid,
+            stable=self.hashes.stable,
+            canary=self.hashes.canary,
+            desired=self.desired,
+            maximum=maximum,
+            placed=placed,
+            since=self.now,
+            home=home,
+            keep=self.keeps_at_end,
+            beside=self.beside,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
