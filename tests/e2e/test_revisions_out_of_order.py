@@ -6,9 +6,11 @@ traffic, an older revision that still runs, retry, undo inside rollbackWindow, d
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from inference_common.kube import ROLLOUT
+from inference_common.kube import REPLICASET, ROLLOUT
 from support import manifests as m
 from support.deployments import hash_addressed
 from support.history import History
@@ -95,6 +97,10 @@ async def test_undo_inside_the_rollback_window_skips_the_steps(scenario: Scenari
         scenario.namespace,
     )
     first = (await scenario.hashes("chat"))["stable"]
+    created = (await scenario.get(REPLICASET, f"chat-{first}"))["metadata"]["creationTimestamp"]
+    # The controller knows a rollback by its older ReplicaSet, and a creation only to the second.
+    while datetime.now(UTC) < datetime.fromisoformat(created) + timedelta(seconds=1):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
     await promoted(scenario, "2")
     await scenario.until_no_pods(first)
     async with History(scenario) as history:
