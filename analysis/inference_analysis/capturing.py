@@ -128,10 +128,19 @@ def _comparable(
             raise InputError(f"{arm} has no series at all. {settings.no_pods}")
     used: list[Family] = []
     notes: list[str] = []
+    timeless = {arm for arm in settings.arms if _has_no_latencies(found[arm], families)}
     for family in families:
         metric = family.metric
-        lacking = [arm.value for arm in settings.arms if not found[arm][metric]]
-        if not lacking:
+        without = [arm for arm in settings.arms if not found[arm][metric]]
+        lacking = [arm.value for arm in without]
+        if 0 < len(without) < len(settings.arms) and timeless.issuperset(without):
+            if family.kind is Kind.HISTOGRAM:
+                used.append(family)
+                notes.append(
+                    f"{metric}: none of {' and '.join(lacking)}, whose requests all failed, or "
+                    "came while pods warmed up"
+                )
+        elif not lacking:
             used.append(family)
             names = {
                 arm: sorted({p.name for p in found[arm][metric].values()}) for arm in settings.arms
@@ -144,24 +153,28 @@ def _comparable(
             copies = sum(p.duplicates for pods in found.values() for p in pods[metric].values())
             if copies:
                 notes.append(f"{metric}: left out {copies} copies of targets scraped twice")
-        elif metric in settings.required or (
-            0 < len(lacking) < len(settings.arms) and family.kind in _DECIDING
-        ):
-            expected = ", ".join(
-                [*family.full_names, *(family.shown + name for name in family.names)]
-            )
-            raise InputError(
-                f"{metric}: no series on {' and '.join(lacking)} (looked for {expected}). If the "
-                f"server names it otherwise, add --alias {metric}=NAME"
-            )
         else:
-            notes.append(f"{metric}: left out, no series on {' and '.join(lacking)}")
+            notes.append(_left_out(family, lacking, settings))
     if not any(family.kind in _DECIDING for family in used):
         raise InputError(
             "neither a latency histogram nor request counters on both arms. If the server names "
             "them otherwise, add --alias METRIC=NAME"
         )
     return used, notes
+
+
+def _left_out(family: Family, lacking: Sequence[str], settings: CaptureSettings) -> str:
+    """A note on a family that an arm lacks. Raises InputError where it is needed."""
+    metric = family.metric
+    if metric in settings.required or (
+        len(lacking) < len(settings.arms) and family.kind in _DECIDING
+    ):
+        expected = ", ".join([*family.full_names, *(family.shown + name for name in family.names)])
+        raise InputError(
+            f"{metric}: no series on {' and '.join(lacking)} (looked for {expected}). If the "
+            f"server names it otherwise, add --alias {metric}=NAME"
+        )
+    return f"{metric}: left out, no series on {' and '.join(lacking)}"
 
 
 def _check_scrapes(found: Found, settings: CaptureSettings) -> None:
@@ -182,6 +195,14 @@ def _check_scrapes(found: Found, settings: CaptureSettings) -> None:
                 "the last window. Check that its pods run and are scraped and that the clocks "
                 "agree; to look at the past use --end"
             )
+
+
+def _has_no_latencies(
+    found: Mapping[str, Mapping[str, object]], families: Sequence[Family]
+) -> bool:
+    """Whether the picker counts requests of an arm, but none whose times are latencies."""
+    picked = [family.metric for family in families if family.kind is Kind.PICKED]
+    return any(found[metric] for metric in picked) and not found.get("e2e")
 
 
 def captured_background(

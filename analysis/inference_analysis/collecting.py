@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from inference_analysis.aliases import UP
+from inference_analysis.beginnings import from_zero
 from inference_analysis.capturing import captured, captured_background, captured_users
 from inference_analysis.picker_arms import PickerArms
 from inference_analysis.schema import SCHEMA
@@ -42,6 +43,7 @@ def collected(
     if not isinstance(arms, PickerArms):
         found = captured(answers, families, settings)
         return replace(found, notes=(*server.notes, *found.notes))
+    answers = dict(zip(answers, from_zero(answers.values(), grid), strict=True))
     rest = {
         key: arms.of_pods(arms.of_sample(found, background=True)) for key, found in answers.items()
     }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from inference_analysis.aliases import picker_families
+from inference_analysis.aliases import Kind, picker_families
 from inference_analysis.arms import quoted
 from inference_analysis.errors import InputError
 from inference_analysis.observations import Arm
@@ -114,12 +114,17 @@ class PickerArms:
         return {Arm.CANARY: self.canary_adapter, Arm.STABLE: self.reference}
 
     def selector(self, arm: Arm, family: Family) -> str:
-        """PromQL of all series of a family on the arm's requests, without pods that warm up."""
+        """PromQL of all series of a family on the arm's requests.
+
+        Latencies without pods that warm up. A failure counts from the first request on: a server
+        that fails is ejected, and warms up whenever it is tried again.
+        """
         matchers = [
             f"__name__=~{quoted(family.pattern())}",
             f"{self.namespace_label}={quoted(self.namespace)}",
-            'phase!="warmup"',
         ]
+        if family.kind is not Kind.PICKED:
+            matchers.append('phase!="warmup"')
         if self.by is PickerBy.ADAPTERS:
             name = self.canary_adapter if arm is Arm.CANARY else self.reference
             matchers.append(f"target_model_name={quoted(name)}")

@@ -187,9 +187,10 @@ def test_adapters_are_compared_pod_by_pod(slower: float, verdict: Verdict) -> No
     }
     first = document["pods"][0]
     assert first["server"] == "vllm-0"
-    # Forty requests a scrape, two scrapes a window; warm-up is not in.
-    assert first["requests"] == [80] * WINDOWS
+    # Forty-one requests a scrape, two scrapes a window; what warms up has no latencies.
+    assert first["requests"] == [82] * WINDOWS
     assert first["covered"] == first["requests"]
+    assert first["histograms"]["ttft"]["count"] == [80] * WINDOWS
     assert first["cacheHits"] == [80 * 50.0] * WINDOWS
     assert {"ttft", "itl", "tpot", "e2e", "prompt_tokens", "output_tokens"} == set(
         first["histograms"]
@@ -255,6 +256,37 @@ def test_versions_inside_a_pool_are_compared_with_the_control_and_by_users() -> 
     found = judged(document)
     assert found.decision.verdict is not Verdict.FAIL
     assert found.observations.sticky is not None
+
+
+def ejected() -> Pages:
+    """Three canary pods that answer 500: ejected, tried again ten seconds later, then twenty …
+
+    The first requests come while the picker is watched already, as pods enter their slow start.
+    """
+    picker = Picker([f"chat-{i}" for i in range(6)], ["new"] * 3 + ["old"] * 3)
+    pages = Pages()
+    tries = iter((3, 0, 1, 1, 0, 0, 1, *[0] * 9, 1))
+    for at in scrapes():
+        failures = next(tries, 0) if at > 1030.0 else 0
+        for pod in range(3):
+            for _ in range(failures):
+                picker.finish(pod, "base", 0.2, failed=True, phase=Phase.WARMUP)
+            for _ in range(40):
+                picker.finish(3 + pod, "base", 0.2, sample=Sample.CONTROL)
+        pages.scrape(picker.page(), at)
+    return pages
+
+
+def test_a_canary_that_only_fails_is_failed_by_the_few_requests_it_got() -> None:
+    document = cells(ejected(), VERSIONS)
+    canary = [p for p in document["pods"] if p["arm"] == "canary"]
+    assert {p["name"] for p in canary} == {"chat-0", "chat-1", "chat-2"}
+    # Six tries of each pod, from the very first one on.
+    assert sum(sum(filter(None, p["errors"])) for p in canary) == 18
+    assert sum(sum(filter(None, p["requests"])) for p in canary) == 18
+    found = judged(document)
+    assert found.decision.verdict is Verdict.FAIL
+    assert any("errors" in reason for reason in found.decision.reasons)
 
 
 def test_few_users_on_the_canary_are_inconclusive() -> None:
