@@ -15,6 +15,7 @@ from inference_analysis.argo.books import book_key
 from inference_analysis.argo.endings import (
     Ending,
     attended,
+    cut_short,
     entry_of,
     held,
     judged_ending,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from inference_analysis.argo.store import Store
     from inference_analysis.argo.subjects import Subject
     from inference_analysis.evaluation import Evaluation
+    from inference_analysis.prompts.settings import QualityDocument
     from inference_analysis.schema import CellsDocument
 
 _LOOK_AGAIN: Final = "remove the cause, then resume or retry the Rollout: that looks again"
@@ -60,7 +62,7 @@ class Analysis:
     probes: QualityProbes
     """Asks both versions the same prompts, where the settings say so."""
     asked_again: bool = True
-    """Whether a look may wait for answers; False where this may be the last measurement."""
+    """Whether a look or a verdict may wait; False where nothing asks again."""
 
     @property
     def key(self) -> str:
@@ -73,9 +75,9 @@ class Analysis:
         Raises KubeError, LedgerError, and InputError for a book that cannot be read.
         """
         book = await self.store.read(self.key)
-        ended = self.probes.ended(self.subject)
-        if book.with_probes(ended) is not book:
-            book = await self.store.change(self.key, lambda found: found.with_probes(ended))
+        times = self.probes.times(self.subject)
+        if book.with_probes(times, now_s) is not book:
+            book = await self.store.change(self.key, lambda found: found.with_probes(times, now_s))
         book = book.opened(self.subject.created_s)
         entry = book.entry(self.subject.run_uid)
         if entry is not None and entry.final:
@@ -155,7 +157,7 @@ class Analysis:
     ) -> Entry | None:
         prompts: list[dict[str, Any]] | None = []
         if self.settings.quality is not None:
-            prompts = self.probes.poll(look_id, self.subject, self.settings.quality)
+            prompts = self._poll(look_id, self.settings.quality)
             if prompts is None and not self.asked_again:
                 raise EndpointError(
                     "quality: the prompts are still being asked. Give the look more time "
@@ -174,9 +176,15 @@ class Analysis:
         if self.settings.quality is None:
             return
         try:
-            self.probes.poll(self.subject.run_uid, self.subject, self.settings.quality)
+            self._poll(self.subject.run_uid, self.settings.quality)
         except (InputError, EndpointError) as error:
             structlog.get_logger().warning("no answers to compare yet", problem=str(error))
+
+    def _poll(self, look_id: str, quality: QualityDocument) -> list[dict[str, Any]] | None:
+        def begins(begun_s: float) -> Awaitable[Book]:
+            return self.store.change(self.key, lambda book: book.with_probe_begun(begun_s))
+
+        return self.probes.poll(look_id, self.subject, quality, begins)
 
     async def _booked(
         self, cells: CellsDocument, now_s: float, *, look_id: str, fraction: float
@@ -222,6 +230,8 @@ class Analysis:
             return await self._replaced(attended(entry, decision, now_s))
         if now_s >= entry.until:
             return await self._replaced(unattended(entry, self.settings, now_s))
+        if not self.asked_again:
+            return await self._replaced(cut_short(entry, self.settings, now_s))
         return await self._gross_harm(book, now_s)
 
     async def _ended(self, ending: Ending, now_s: float) -> Entry:
@@ -252,5 +262,6 @@ class Analysis:
         )
         for note in notes:
             structlog.get_logger().info("remark on the data", remark=note)
-        running = self.probes.running(self.subject, now_s)
-        return without_probes(cells, [*book.probes, *running])
+        # A probe may have ended since the book was read.
+        own = self.probes.times(self.subject).spans(now_s)
+        return without_probes(cells, [*book.probes, *own])

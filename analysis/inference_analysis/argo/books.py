@@ -7,7 +7,8 @@ shadow``) have a book of their own.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, Literal
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -17,14 +18,26 @@ from inference_analysis.errors import InputError
 from inference_analysis.ledgers import LAST_EPOCH
 from inference_analysis.schema import LedgerDocument
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 BOOK_SCHEMA: Final = "inference-rollouts.io/analysis-book/v1"
 KEPT_BOOKS: Final = 10
 """Canaries that a Rollout's ledger remembers; an older one starts anew."""
 KEPT_VERDICTS: Final = 50
 KEPT_PROBES: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeTimes:
+    """What one process knows of the probes that it began, in seconds since the epoch."""
+
+    running: frozenset[float] = frozenset()
+    """Beginnings of those that have not ended."""
+    ended: tuple[tuple[float, float], ...] = ()
+    void: frozenset[float] = frozenset()
+    """Beginnings of those that ended before they sent anything worth mentioning."""
+
+    def spans(self, now_s: float) -> list[tuple[float, float]]:
+        """When prompts were sent, up to now."""
+        return [*self.ended, *((begun, now_s) for begun in self.running)]
 
 
 class _Model(BaseModel):
@@ -74,7 +87,8 @@ class Book(_Model):
     epoch_since: float = 0.0
     """When the present try began; 0: the first one."""
     probes: list[tuple[float, float]] = []
-    """When prompts were sent to the pods: windows that measure nothing else."""
+    """When prompts were sent to the pods: windows that measure nothing else. A probe that ends
+    where it begins has not ended yet, or its process is gone."""
     report: dict[str, Any] | None = None
     """The last comparison as `evaluate --json` prints it, without the ledger."""
 
@@ -128,12 +142,26 @@ class Book(_Model):
             }
         )
 
-    def with_probes(self, spans: Sequence[tuple[float, float]]) -> Book:
-        """The book with these times of probes in it; itself if it has them all."""
-        new = [span for span in spans if span not in self.probes]
-        if not new:
-            return self
-        return self.model_copy(update={"probes": sorted([*self.probes, *new])[-KEPT_PROBES:]})
+    def with_probe_begun(self, begun_s: float) -> Book:
+        """The book before a probe's first prompt."""
+        return self._with_probes(dict(self.probes) | {begun_s: begun_s})
+
+    def with_probes(self, times: ProbeTimes, now_s: float) -> Book:
+        """The book with what a process knows of its own probes; itself if it has all of it.
+
+        A probe without an end that is not this process' own has lost its process, such as a Job's
+        evicted pod: it lasted until now at the most.
+        """
+        spans = {
+            begun: now_s if ended <= begun and begun not in times.running else ended
+            for begun, ended in self.probes
+            if begun not in times.void
+        }
+        return self._with_probes(spans | dict(times.ended))
+
+    def _with_probes(self, spans: dict[float, float]) -> Book:
+        found = sorted(spans.items())[-KEPT_PROBES:]
+        return self if found == self.probes else self.model_copy(update={"probes": found})
 
     def with_acknowledgement(self, item: Acknowledgement) -> Book:
         """The book after a person has spoken."""

@@ -88,6 +88,14 @@ def unattended(entry: Entry, settings: AnalysisDocument, now_s: float) -> Entry:
     return _settled(entry, outcome, f"{waited}onInconclusive is {settings.on_inconclusive}", now_s)
 
 
+def cut_short(entry: Entry, settings: AnalysisDocument, now_s: float) -> Entry:
+    """An inconclusive entry that could wait no longer, although ``maxWait`` has not passed."""
+    found = unattended(entry, settings.model_copy(update={"max_wait": 0.0}), now_s)
+    first, why, *rest = found.lines
+    said = "its AnalysisTemplate allows no longer wait: generate it again with this maxWait"
+    return found.model_copy(update={"lines": [first, f"{why}; {said}", *rest]})
+
+
 def attended(entry: Entry, decision: Acknowledgement, now_s: float) -> Entry:
     """An inconclusive entry that a person has decided."""
     outcome = _OUTCOMES[Action(decision.decision)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from inference_analysis.argo import lint_loads
+from inference_analysis.argo.lint_web import web_problems
 from inference_analysis.argo.protocol import CONSECUTIVE_SUCCESS_LIMIT, COUNT, FAILURE_LIMIT
 from inference_analysis.argo.settings import analysis_document, tree
 from inference_analysis.errors import InputError
@@ -67,6 +68,19 @@ def settings_in(template: Mapping[str, Any]) -> str:
     return ""
 
 
+def _values(template: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The analysis' settings in a template of either provider; empty where they are no object.
+
+    Raises InputError for text that is no YAML object.
+    """
+    for metric in _metrics(template):
+        web = (metric.get("provider") or {}).get("web") or {}
+        config = (web.get("jsonBody") or {}).get("config")
+        if isinstance(config, dict):
+            return config
+    return tree(settings_in(template), "ANALYSIS_CONFIG")
+
+
 def _metrics(template: Mapping[str, Any]) -> list[Object]:
     found: list[Object] = (template.get("spec") or {}).get("metrics") or []
     return found
@@ -112,7 +126,10 @@ def _of_template(template: Mapping[str, Any], argo: tuple[int, int] | None) -> I
             )
         if _job(metric) is not None:
             yield from _of_our_job(metric, where, argo)
-            yield from _of_ledger(template, where, dry=bool(dry & {metric["name"], "*", ".*"}))
+        else:
+            for text in web_problems(metric):
+                yield Mistake(where=where, text=text)
+        yield from _of_ledger(template, where, dry=bool(dry & {metric["name"], "*", ".*"}))
         given = {arg.get("name") for arg in template["spec"].get("args") or []}
         lacking = sorted(set(_HASHES) - given)
         if lacking:
@@ -180,10 +197,9 @@ def _of_our_job(
 
 
 def _of_ledger(template: Mapping[str, Any], where: str, *, dry: bool) -> Iterator[Mistake]:
-    text = settings_in(template)
     try:
-        values = tree(text, f"{where}, ANALYSIS_CONFIG")
-        if "prometheus" in values and "{{" not in text:
+        values = _values(template)
+        if "prometheus" in values and "{{" not in settings_in(template):
             analysis_document(values, "ANALYSIS_CONFIG")
     except InputError as error:
         for problem in error.problems:
@@ -230,8 +246,9 @@ def _of_rollout(
                 "Rollouts ends all. Give each a step of its own",
             )
         yield from _of_args(analysis, where)
+        template = next(ours[item] for item in names if item in ours)
         if index is not None:
-            for text, fatal in lint_loads.problems(rollout, index):
+            for text, fatal in lint_loads.problems(rollout, index, ttft=_by_ttft(template)):
                 yield Mistake(where=where, text=text, fatal=fatal)
     if None in seen and len(seen) > 1:
         yield Mistake(
@@ -240,6 +257,18 @@ def _of_rollout(
             "Set background.looks to 0 there, which leaves it the checks for gross harm",
             fatal=False,
         )
+
+
+def _by_ttft(template: Mapping[str, Any]) -> bool:
+    """Whether the template compares pools of pods by their time to the first token."""
+    try:
+        values = _values(template)
+    except InputError:
+        return False
+    arms, policy = values.get("arms") or {}, values.get("policy") or {}
+    gates = policy.get("gates") or []
+    named = not gates or any(gate.get("metric") == "ttft" for gate in gates)
+    return named and arms.get("by", "pods") == "pods"
 
 
 def _of_args(analysis: Mapping[str, Any], where: str) -> Iterator[Mistake]:

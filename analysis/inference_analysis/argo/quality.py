@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from inference_analysis.argo.books import ProbeTimes
 from inference_analysis.errors import AnalysisError, EndpointError, InputError
 from inference_analysis.observations import Arm
 from inference_analysis.prompts import prompt_sets
@@ -21,6 +22,8 @@ from inference_common.names import HASH_LABEL
 from inference_common.pods import takes_requests
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from inference_analysis.argo.subjects import Subject
     from inference_analysis.prompts.probe_times import Span
     from inference_analysis.prompts.prompt_sets import PromptSet
@@ -42,9 +45,22 @@ class _Probe:
     task: asyncio.Task[Prompts]
     started_s: float
     """Monotonic."""
-    begun_s: float
-    """Since the epoch."""
-    canary: tuple[str, ...]
+
+
+class _Times:
+    """Times of one canary's probes."""
+
+    def __init__(self) -> None:
+        self.running: set[float] = set()
+        self.ended: list[Span] = []
+        self.void: set[float] = set()
+
+    def end(self, begun_s: float, ended_s: float) -> None:
+        self.running.discard(begun_s)
+        if ended_s - begun_s >= _SHORTEST_S:
+            self.ended.append((begun_s, ended_s))
+        else:
+            self.void.add(begun_s)
 
 
 class QualityProbes:
@@ -53,7 +69,7 @@ class QualityProbes:
     def __init__(self, kube: Kube) -> None:
         self._kube = kube
         self._probes: dict[str, _Probe] = {}
-        self._ended: defaultdict[tuple[str, ...], list[Span]] = defaultdict(list)
+        self._times: defaultdict[tuple[str, ...], _Times] = defaultdict(_Times)
 
     async def close(self) -> None:
         """Stop what still runs."""
@@ -62,21 +78,28 @@ class QualityProbes:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def poll(self, look_id: str, subject: Subject, settings: QualityDocument) -> Prompts | None:
+    def poll(
+        self,
+        look_id: str,
+        subject: Subject,
+        settings: QualityDocument,
+        begins: Callable[[float], Awaitable[object]],
+    ) -> Prompts | None:
         """The ``prompts`` of the look's cells; None while they are being asked.
 
-        The first call starts it, and so does the one after a failure.
+        The first call starts it, and so does the one after a failure. ``begins`` is awaited with
+        the time before anything is sent, so that the ledger knows of a probe whose process dies.
 
-        Raises EndpointError, InputError.
+        Raises EndpointError, InputError, LedgerError.
         """
         self._forget()
         probe = self._probes.get(look_id)
         if probe is None:
             self._probes[look_id] = _Probe(
-                task=asyncio.create_task(self._probed(subject, settings), name=f"probe {look_id}"),
+                task=asyncio.create_task(
+                    self._probed(subject, settings, begins), name=f"probe {look_id}"
+                ),
                 started_s=time.monotonic(),
-                begun_s=time.time(),
-                canary=_canary(subject),
             )
             return None
         if not probe.task.done():
@@ -85,16 +108,13 @@ class QualityProbes:
             del self._probes[look_id]
         return probe.task.result()
 
-    def ended(self, subject: Subject) -> tuple[Span, ...]:
-        """When prompts were sent to this canary and its stable pods by probes that have ended."""
-        return tuple(self._ended[_canary(subject)])
-
-    def running(self, subject: Subject, now_s: float) -> tuple[Span, ...]:
-        """The same of those that have not, up to now."""
-        return tuple(
-            (probe.begun_s, now_s)
-            for probe in self._probes.values()
-            if probe.canary == _canary(subject) and not probe.task.done()
+    def times(self, subject: Subject) -> ProbeTimes:
+        """When this process sent prompts to the canary and its stable pods."""
+        found = self._times[_canary(subject)]
+        return ProbeTimes(
+            running=frozenset(found.running),
+            ended=tuple(found.ended),
+            void=frozenset(found.void),
         )
 
     def _forget(self) -> None:
@@ -105,9 +125,13 @@ class QualityProbes:
             if not probe.task.done() or probe.started_s > past
         }
 
-    async def _probed(self, subject: Subject, settings: QualityDocument) -> Prompts:
+    async def _probed(
+        self,
+        subject: Subject,
+        settings: QualityDocument,
+        begins: Callable[[float], Awaitable[object]],
+    ) -> Prompts:
         hashes = {Arm.CANARY: subject.canary_hash, Arm.STABLE: subject.stable_hash}
-        begun = time.time()
         try:
             prompt_set = await self._prompt_set(subject.namespace, settings.prompt_set)
             adapters = {
@@ -119,15 +143,22 @@ class QualityProbes:
                 for arm, pod_hash in hashes.items():
                     if not settings.arm(arm).url:
                         pods[arm] = await self._pods(subject, pod_hash, settings.pod_port)
-            run = await probed(
-                prompt_set,
-                settings.endpoints(pods, adapters),
-                settings.plan(),
-                judging=settings.judging(),
-                hashes=hashes,
-                keep_answers=settings.keep_answers,
-                ca_file=settings.ca_file,
-            )
+            endpoints = settings.endpoints(pods, adapters)
+            times, begun = self._times[_canary(subject)], time.time()
+            times.running.add(begun)
+            try:
+                await begins(begun)
+                run = await probed(
+                    prompt_set,
+                    endpoints,
+                    settings.plan(),
+                    judging=settings.judging(),
+                    hashes=hashes,
+                    keep_answers=settings.keep_answers,
+                    ca_file=settings.ca_file,
+                )
+            finally:
+                times.end(begun, time.time())
             structlog.get_logger().info("answers were compared", summary=run.summary)
             return [_short(prompt) for prompt in run.prompts()]
         except AnalysisError:
@@ -136,10 +167,6 @@ class QualityProbes:
             raise EndpointError(f"quality: the API server does not answer: {error}") from error
         except OSError as error:
             raise InputError(f"quality: {error}") from error
-        finally:
-            ended = time.time()
-            if ended - begun >= _SHORTEST_S:
-                self._ended[_canary(subject)].append((begun, ended))
 
     async def _prompt_set(self, namespace: str, name: str) -> PromptSet:
         if not name.startswith(CONFIGMAP_PREFIX):

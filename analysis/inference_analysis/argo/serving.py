@@ -1,8 +1,9 @@
 """The endpoint of Argo's Web provider: one POST a measurement, one JSON object back.
 
 A measurement that must wait for its look is told ``wait``; the template counts that as a success.
-What cannot be judged is ``pause``, so that no fault of ours aborts a Rollout. Only an API server
-that does not answer is an HTTP error (503), which Argo Rollouts asks again.
+The last one has nothing after it: while it waits, for Prometheus, answers or a person, it is an
+HTTP error (503), which Argo Rollouts asks again. So is an API server that does not answer. What
+cannot be judged is ``pause``, so that no fault of ours aborts a Rollout.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from inference_analysis.argo.protocol import Outcome
+from inference_analysis.argo.protocol import Outcome, web_measurement
 from inference_analysis.argo.quality import QualityProbes
 from inference_analysis.argo.runs import running_run
 from inference_analysis.argo.working import analysis_of
@@ -83,7 +84,8 @@ async def _measure(request: web.Request) -> web.Response:
     kube, pinned = request.app[_KUBE], request.app[_PINNED]
     try:
         question = _question(await request.text())
-        return web.json_response(await _answer(kube, question, pinned, request.app[_PROBES]))
+        found = await _answer(kube, question, pinned, request.app[_PROBES])
+        return web.json_response(found) if found else _not_yet()
     except (AnalysisError, KubeError) as error:
         if isinstance(error, KubeError) and error.retryable:
             structlog.get_logger().warning("the API server does not answer", problem=str(error))
@@ -93,6 +95,10 @@ async def _measure(request: web.Request) -> web.Response:
     except Exception as error:  # noqa: BLE001 - a fault of ours must not abort anybody's canary
         structlog.get_logger().exception("the analysis itself has failed")
         return _unjudged(f"the analysis itself has failed ({type(error).__name__}: {error})")
+
+
+def _not_yet() -> web.Response:
+    return web.json_response(_said("wait", []), status=503)
 
 
 def _unjudged(problem: str) -> web.Response:
@@ -121,6 +127,7 @@ def _question(text: str) -> Question:
 async def _answer(
     kube: Kube, question: Question, pinned: Mapping[str, Any], probes: QualityProbes
 ) -> dict[str, Any]:
+    """What the measurement is told; empty: nothing yet, and only an Error is asked again."""
     run = await running_run(
         kube, question.namespace, question.rollout, question.canary_hash, question.metric
     )
@@ -134,14 +141,21 @@ async def _answer(
         pinned=pinned,
         probes=probes,
     )
-    # The last measurement of a step must say something: nothing asks again after it.
-    settings = analysis.settings.model_copy(update={"max_wait": 0.0, "retry_for": 0.0})
-    entry = await dataclasses.replace(analysis, settings=settings, asked_again=False).advance(
-        time.time()
-    )
-    if entry is None:
+    measurement = web_measurement(run, question.metric)
+    if measurement.last and not measurement.repeatable:
+        settings = analysis.settings.model_copy(update={"max_wait": 0.0, "retry_for": 0.0})
+        analysis = dataclasses.replace(analysis, settings=settings, asked_again=False)
+    entry = await analysis.advance(time.time())
+    if entry is not None:
+        return _said(_ACTIONS[entry.outcome], entry.lines, entry)
+    if not measurement.last:
         return _said("wait", [])
-    return _said(_ACTIONS[entry.outcome], entry.lines, entry)
+    if measurement.repeatable:
+        return {}
+    raise InputError(
+        "the last measurement came before the look. Is count x interval of the AnalysisTemplate "
+        "shorter than look.after? Generate it with `analysis template --provider web`"
+    )
 
 
 def _said(action: str, lines: Sequence[str], entry: Entry | None = None) -> dict[str, Any]:

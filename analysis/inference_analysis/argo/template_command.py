@@ -84,12 +84,6 @@ def template(
     )
     if provider == "web":
         body = templates.web_template(wanted, values, settings, background=background)
-        if settings.max_wait:
-            print(  # noqa: T201
-                "inference-rollouts analysis template: maxWait has no effect with the Web "
-                "provider: an inconclusive verdict takes effect at once",
-                file=sys.stderr,
-            )
     else:
         body = templates.job_template(wanted, values, background=background)
     objects = [body, *(templates.rights(wanted) if rbac and provider == "job" else [])]

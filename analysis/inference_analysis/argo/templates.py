@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import yaml
 
-from inference_analysis.argo.protocol import CONSECUTIVE_SUCCESS_LIMIT, COUNT, FAILURE_LIMIT
+from inference_analysis.argo.protocol import (
+    CONSECUTIVE_SUCCESS_LIMIT,
+    COUNT,
+    FAILURE_LIMIT,
+    error_limit,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,8 +89,8 @@ def web_template(
 ) -> Object:
     """A Web metric on ``analysis serve``; it has all three outcomes by itself.
 
-    It is asked every ``look.every`` for gross harm, and the last time for the look. In the
-    background it is asked until the Rollout is done with it.
+    It is asked every ``look.every`` for gross harm, and the last time for the look, which may wait
+    by Errors (``protocol``). In the background it is asked until the Rollout is done with it.
     """
     metric: Object = {
         "name": METRIC,
@@ -114,6 +119,7 @@ def web_template(
     }
     if not background:
         metric["count"] = math.ceil(settings.look.after / settings.look.every) + 1
+        metric["consecutiveErrorLimit"] = error_limit(settings.retry_for + settings.max_wait)
     name = f"{wanted.name}-background" if background else wanted.name
     args = ("canary-hash", "stable-hash", "namespace", "rollout")
     return _template(name, wanted, values, metric, args=args)

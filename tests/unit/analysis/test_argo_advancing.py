@@ -12,7 +12,13 @@ import pytest
 from inference_analysis import checking
 from inference_analysis.argo import advancing
 from inference_analysis.argo.advancing import Analysis
-from inference_analysis.argo.books import Acknowledgement, Book, read_book, written_book
+from inference_analysis.argo.books import (
+    Acknowledgement,
+    Book,
+    ProbeTimes,
+    read_book,
+    written_book,
+)
 from inference_analysis.argo.protocol import Outcome
 from inference_analysis.argo.settings import analysis_document
 from inference_analysis.argo.subjects import Subject
@@ -72,11 +78,8 @@ class MemoryStore:
 class NoProbes:
     """Quality is not asked for."""
 
-    def ended(self, _: Subject) -> list[tuple[float, float]]:
-        return []
-
-    def running(self, _: Subject, __: float) -> list[tuple[float, float]]:
-        return []
+    def times(self, _: Subject) -> ProbeTimes:
+        return ProbeTimes()
 
 
 class Stage:
@@ -120,8 +123,11 @@ class Stage:
             probes=NoProbes(),  # type: ignore[arg-type]
         )
 
-    async def at(self, after_s: float, subject: Subject = SUBJECT) -> Entry | None:
-        return await self.analysis(subject).advance(START + after_s)
+    async def at(
+        self, after_s: float, subject: Subject = SUBJECT, *, asked_again: bool = True
+    ) -> Entry | None:
+        analysis = replace(self.analysis(subject), asked_again=asked_again)
+        return await analysis.advance(START + after_s)
 
     @property
     def book(self) -> Book:
@@ -200,6 +206,19 @@ async def test_an_inconclusive_verdict_waits_for_a_person(
     assert entry is not None
     assert (entry.outcome, entry.final) == (outcome, True)
     assert [entry.final for entry in stage.told] == [False, True]
+
+
+async def test_a_verdict_that_nothing_asks_about_again_waits_no_longer_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage(monkeypatch, policy={"mode": "prove"}, maxWait="1h", onInconclusive="abort")
+    stage.fleet = FEW
+    assert await stage.at(600.0) is None
+    entry = await stage.at(700.0, asked_again=False)
+    assert entry is not None
+    assert (entry.outcome, entry.final) == (Outcome.FAILED, True)
+    assert "onInconclusive is abort" in entry.lines[1]
+    assert "its AnalysisTemplate allows no longer wait" in entry.lines[1]
 
 
 async def test_a_look_that_others_wrote_before_is_judged_with_what_they_spent(

@@ -7,6 +7,7 @@ from inference_analysis.argo.books import (
     Acknowledgement,
     Book,
     Entry,
+    ProbeTimes,
     book_key,
     read_book,
     written_book,
@@ -99,3 +100,22 @@ def test_a_third_try_names_who_allowed_it_and_a_second_needs_nobody() -> None:
     assert found is not None
     assert found.by == "ann"
     assert tried(4).permission is None
+
+
+def test_a_probes_beginning_becomes_a_span_when_it_ends_and_nothing_if_nothing_was_sent() -> None:
+    book = Book().with_probe_begun(10.0).with_probe_begun(50.0)
+    assert book.probes == [(10.0, 10.0), (50.0, 50.0)]
+    own = ProbeTimes(running=frozenset({10.0, 50.0}))
+    assert book.with_probes(own, 60.0) is book
+    own = ProbeTimes(ended=((10.0, 30.0),), void=frozenset({50.0}))
+    after = book.with_probes(own, 60.0)
+    assert after.probes == [(10.0, 30.0)]
+    assert after.with_probes(own, 70.0) is after
+
+
+def test_a_probe_without_its_process_ends_where_another_process_finds_it() -> None:
+    book = Book(probes=[(10.0, 30.0)]).with_probe_begun(50.0)
+    assert book.with_probes(ProbeTimes(), 60.0).probes == [(10.0, 30.0), (50.0, 60.0)]
+    # Where its process lives after all, as with two servers, what that one knows counts.
+    late = ProbeTimes(ended=((50.0, 90.0),))
+    assert book.with_probes(ProbeTimes(), 60.0).with_probes(late, 99.0).probes[-1] == (50.0, 90.0)

@@ -24,6 +24,11 @@ def template(**values: Any) -> Object:
     return templates.job_template(WANTED, VALUES | values, background=False)
 
 
+def web(**values: Any) -> Object:
+    settings = VALUES | values
+    return templates.web_template(WANTED, settings, analysis_document(settings), background=False)
+
+
 def rollout(*weights: int, replicas: int = 4, **canary: Any) -> Object:
     steps: list[Object] = []
     for weight in weights:
@@ -34,6 +39,15 @@ def rollout(*weights: int, replicas: int = 4, **canary: Any) -> Object:
         "metadata": {"name": "chat"},
         "spec": {"replicas": replicas, "strategy": {"canary": {"steps": steps} | canary}},
     }
+
+
+def even() -> Object:
+    """Four canary and four stable pods, each with the same part of the requests."""
+    made = rollout(50)
+    steps = made["spec"]["strategy"]["canary"]["steps"]
+    steps.append({"setCanaryScale": {"replicas": 4}})
+    steps.insert(0, steps.pop())
+    return made
 
 
 def job_of(found: Object) -> Object:
@@ -94,26 +108,26 @@ BROKEN: list[Any] = [
         id="dry-run-on-the-live-ledger",
     ),
     pytest.param(
-        lambda _, r: r["spec"]["strategy"]["canary"]["steps"][1]["analysis"].update(args=[]),
+        lambda _, r: r["spec"]["strategy"]["canary"]["steps"][2]["analysis"].update(args=[]),
         "arg canary-hash is missing",
         id="empty-hashes",
     ),
     pytest.param(
-        lambda _, r: r["spec"]["strategy"]["canary"]["steps"][1]["analysis"]["args"][1].update(
+        lambda _, r: r["spec"]["strategy"]["canary"]["steps"][2]["analysis"]["args"][1].update(
             valueFrom={"podTemplateHashValue": "Latest"}
         ),
         "arg stable-hash is 'Latest'",
         id="equal-hashes",
     ),
     pytest.param(
-        lambda _, r: r["spec"]["strategy"]["canary"]["steps"][1]["analysis"]["args"].append(
+        lambda _, r: r["spec"]["strategy"]["canary"]["steps"][2]["analysis"]["args"].append(
             {"name": "canary-hash", "value": "x"}
         ),
         "given twice",
         id="doubled-hash",
     ),
     pytest.param(
-        lambda _, r: r["spec"]["strategy"]["canary"]["steps"][1]["analysis"]["templates"].append(
+        lambda _, r: r["spec"]["strategy"]["canary"]["steps"][2]["analysis"]["templates"].append(
             {"templateName": "smoke"}
         ),
         "in one AnalysisRun",
@@ -129,7 +143,7 @@ BROKEN: list[Any] = [
 
 @pytest.mark.parametrize(("change", "said"), BROKEN)
 def test_each_trap_is_found(change: Callable[[Object, Object], None], said: str) -> None:
-    made, used = template(), rollout(20)
+    made, used = template(), even()
     assert texts(made, used) == []
     made, used = copy.deepcopy(made), copy.deepcopy(used)
     change(made, used)
@@ -163,7 +177,7 @@ def test_a_job_needs_argo_that_does_not_promote_what_it_ended_itself() -> None:
     ],
 )
 def test_loads_per_pod_are_compared_at_the_weight_of_the_step(made: Object, said: str) -> None:
-    found = [text for text, _ in lint_loads.problems(made, 1)]
+    found = [text for text, _ in lint_loads.problems(made, 1, ttft=False)]
     assert any(said in text for text in found) if said else found == []
 
 
@@ -171,14 +185,66 @@ def test_a_scale_of_its_own_counts_instead_of_the_weight() -> None:
     made = rollout(20)
     made["spec"]["strategy"]["canary"]["steps"].insert(0, {"setCanaryScale": {"replicas": 2}})
     # Two canary and four stable pods: a third of the requests.
-    (found,) = [text for text, _ in lint_loads.problems(made, 2)]
+    found, unequal = [text for text, _ in lint_loads.problems(made, 2)]
     assert "setWeight: 33" in found
+    assert "2 canary and 4 stable pods" in unequal
+
+
+UNEQUAL = "TTFT of an identical version looks"
+TAIL = {"metric": "e2e", "statistic": "mean"}
+
+
+@pytest.mark.parametrize(
+    ("values", "made", "said"),
+    [
+        pytest.param({}, rollout(20), f"{UNEQUAL} worse", id="one-and-four"),
+        pytest.param({}, rollout(20), "{replicas: 4}, setWeight: 50)", id="the-remedy"),
+        pytest.param(
+            {}, rollout(75, replicas=8, dynamicStableScale=True), f"{UNEQUAL} better", id="larger"
+        ),
+        pytest.param(
+            {}, rollout(75, replicas=8, dynamicStableScale=True), "(setWeight: 50)", id="dynamic"
+        ),
+        pytest.param({}, even(), "", id="four-and-four"),
+        pytest.param({"policy": {"gates": [TAIL]}}, rollout(20), "", id="ttft-does-not-decide"),
+        pytest.param({"arms": {"by": "adapters"}}, rollout(20), "", id="adapters-share-pods"),
+    ],
+)
+@pytest.mark.parametrize("provider", ["job", "web"])
+def test_pools_of_different_size_are_told_where_ttft_decides(
+    values: Object, made: Object, said: str, provider: str
+) -> None:
+    used = web(**values) if provider == "web" else template(**values)
+    found = [text for text in texts(used, made) if UNEQUAL in text]
+    assert (said in found[0]) if said else not found
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param({"count": 10}, "it would end before its look", id="ends-too-early"),
+        pytest.param({"interval": "10s"}, "end 200 s after the first", id="asks-too-often"),
+        pytest.param({"inconclusiveLimit": 1}, "inconclusiveLimit is 1", id="a-pause-is-nothing"),
+        # retryFor and maxWait are 2 minutes and 2 hours: 732 Errors, and Argo's own four.
+        pytest.param({"consecutiveErrorLimit": None}, "or set 736", id="cannot-wait"),
+        pytest.param({"consecutiveErrorLimit": 16}, "can wait 120 s", id="cannot-wait-as-long"),
+    ],
+)
+def test_a_web_metric_that_ends_or_gives_up_too_early_is_found(change: Object, said: str) -> None:
+    made = web(maxWait="2h")
+    assert texts(made) == []
+    made["spec"]["metrics"][0] |= change
+    made["spec"]["metrics"][0] = {
+        key: value for key, value in made["spec"]["metrics"][0].items() if value is not None
+    }
+    (found,) = texts(made)
+    assert said in found
 
 
 @pytest.mark.parametrize(
     ("objects", "code", "said"),
     [
-        pytest.param([template(), rollout(20)], 0, "no mistake in 2 objects", id="nothing"),
+        pytest.param([template(), even()], 0, "no mistake in 2 objects", id="nothing"),
         pytest.param([template(), rollout(10)], 0, "remark: Rollout chat, step 1", id="remark"),
         pytest.param([template(), rollout(100)], 1, "mistake: Rollout chat, step 1", id="mistake"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from inference_analysis import checking
 from inference_analysis.argo import advancing, looking
 from inference_analysis.argo.advancing import Analysis
-from inference_analysis.argo.books import Book
+from inference_analysis.argo.books import Book, ProbeTimes
 from inference_analysis.argo.protocol import Outcome
 from inference_analysis.argo.settings import analysis_document
 from inference_analysis.argo.subjects import Subject
@@ -70,22 +70,20 @@ class Probes:
 
     def __init__(self, *given: list[dict[str, Any]] | Exception | None) -> None:
         self.given = list(given)
-        self.spans: list[tuple[float, float]] = []
-        self.asking: list[tuple[float, float]] = []
+        self.known = ProbeTimes()
         self.looks: list[str] = []
 
-    def poll(self, look_id: str, _: Subject, __: QualityDocument) -> list[dict[str, Any]] | None:
+    def poll(
+        self, look_id: str, _: Subject, __: QualityDocument, ___: object
+    ) -> list[dict[str, Any]] | None:
         self.looks.append(look_id)
         found = self.given[0] if len(self.given) == 1 else self.given.pop(0)
         if isinstance(found, Exception):
             raise found
         return found
 
-    def ended(self, _: Subject) -> list[tuple[float, float]]:
-        return self.spans
-
-    def running(self, _: Subject, __: float) -> list[tuple[float, float]]:
-        return self.asking
+    def times(self, _: Subject) -> ProbeTimes:
+        return self.known
 
 
 class Stage:
@@ -198,7 +196,7 @@ async def test_windows_of_probes_are_left_out_also_by_later_runs(
 ) -> None:
     stage = Stage(monkeypatch, Probes(answers(1.0)))
     # The windows begin at 0, 20, 40, … after the start; a look at 600 sees thirty of them.
-    stage.probes.spans = [(START + 41.0, START + 45.0)]
+    stage.probes.known = ProbeTimes(ended=((START + 41.0, START + 45.0),))
     assert await stage.at(600.0) is not None
     assert stage.left_out() == [2]
     assert stage.store.book.probes == [(START + 41.0, START + 45.0)]
@@ -212,7 +210,20 @@ async def test_gross_harm_is_looked_for_without_the_windows_of_a_probe_that_runs
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stage = Stage(monkeypatch, Probes(None))
-    stage.probes.asking = [(START + 570.0, START + 590.0)]
+    stage.probes.known = ProbeTimes(running=frozenset({START + 570.0}))
     assert await stage.at(590.0) is None
     # Its thirty windows end at 590; the last one begins at 570.
     assert stage.left_out() == [29]
+
+
+async def test_a_probe_whose_process_is_gone_is_left_out_up_to_the_next_ones_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage(monkeypatch, Probes(answers(1.0)))
+    # A Job's pod has begun a probe at 41 s; the one after it begins at 95 s.
+    stage.store.book = Book().with_probe_begun(START + 41.0)
+    assert await stage.at(95.0) is None
+    assert stage.store.book.probes == [(START + 41.0, START + 95.0)]
+    assert await stage.at(600.0) is not None
+    # The prompts may be seen half a window later (probe_times).
+    assert stage.left_out() == [2, 3, 4, 5]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,9 @@ from inference_analysis.argo.protocol import (
     COUNT,
     FAILURE_LIMIT,
     Outcome,
+    error_limit,
     exit_code,
+    web_measurement,
 )
 
 
@@ -76,3 +80,45 @@ def test_errors_between_all_measurements_at_most_pause_a_good_canary(
     # An Error sets Argo's count of successes in a row back to nought.
     found = played(outcome, errors_before)[0]
     assert found == outcome.value or (outcome, found) == (Outcome.SUCCESSFUL, "Inconclusive")
+
+
+def asking(planned: int | None, limit: int | None, **result: int) -> dict[str, Any]:
+    """An AnalysisRun that takes a Web measurement."""
+    metric = {"name": "analysis", "count": planned, "consecutiveErrorLimit": limit}
+    return {
+        "spec": {"metrics": [{k: v for k, v in metric.items() if v is not None}]},
+        "status": {"metricResults": [{"name": "analysis", **result}]} if result else {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("run", "last", "repeatable"),
+    [
+        pytest.param(asking(9, 16), False, True, id="the-first"),
+        pytest.param(asking(9, 16, count=7), False, True, id="the-last-but-one"),
+        pytest.param(asking(9, 16, count=8), True, True, id="the-last"),
+        pytest.param(asking(9, 16, count=8, consecutiveError=12), True, False, id="waited-enough"),
+        pytest.param(asking(9, None, count=8), True, False, id="no-limit-of-its-own"),
+        pytest.param(asking(None, None, count=80), False, False, id="in-the-background"),
+    ],
+)
+def test_the_last_web_measurement_can_wait_by_errors(
+    run: dict[str, Any], last: bool, repeatable: bool
+) -> None:
+    found = web_measurement(run, "analysis")
+    assert (found.last, found.repeatable) == (last, repeatable)
+
+
+@given(st.integers(0, 100_000))
+def test_as_many_errors_are_borne_as_the_wait_takes_and_argos_own_four(wait_s: int) -> None:
+    limit = error_limit(wait_s)
+
+    def waits(errors: int) -> bool:
+        """After that many Errors, each ten seconds before the next measurement."""
+        run = asking(1, limit, count=0, consecutiveError=errors)
+        return web_measurement(run, "analysis").repeatable
+
+    first_final = limit - 4
+    assert not waits(first_final)
+    assert first_final == 0 or waits(first_final - 1)
+    assert 10 * first_final >= wait_s

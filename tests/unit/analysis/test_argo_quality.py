@@ -71,12 +71,16 @@ async def start() -> AsyncIterator[Start]:
         yield started
 
 
+async def unnoted(_: float) -> None:
+    """No ledger is kept."""
+
+
 async def polled(
     probes: QualityProbes, document: QualityDocument, look: str = "uid"
 ) -> list[dict[str, Any]]:
     """What poll gives in the end."""
     while True:
-        found = probes.poll(look, SUBJECT, document)
+        found = probes.poll(look, SUBJECT, document, unnoted)
         if found is not None:
             return found
         await asyncio.sleep(0)
@@ -86,13 +90,21 @@ async def test_a_probe_runs_beside_its_caller_and_is_kept_for_its_look(start: St
     canary, stable = await start(respond=saying("42")), await start(respond=saying("42"))
     probes = QualityProbes(Answers())  # type: ignore[arg-type]
     document = settings(canary.url, stable.url)
-    assert probes.poll("uid", SUBJECT, document) is None
-    assert len(probes.running(SUBJECT, 9e9)) == 1
+    noted: list[tuple[float, int]] = []
+
+    async def note(begun_s: float) -> None:
+        noted.append((begun_s, len(canary.bodies) + len(stable.bodies)))
+
+    assert probes.poll("uid", SUBJECT, document, note) is None
     found = await polled(probes, document)
+    # Its beginning was noted before anything was sent.
+    ((begun, sent),) = noted
+    assert sent == 0
+    assert probes.times(SUBJECT).void | {at for at, _ in probes.times(SUBJECT).ended} == {begun}
     assert {p["measure"] for p in found} >= {"quality", "length"}
     assert await polled(probes, document) == found
     assert len(canary.bodies) == len(stable.bodies) == 72
-    assert probes.running(SUBJECT, 9e9) == ()
+    assert not probes.times(SUBJECT).running
     await probes.close()
 
 
@@ -116,12 +128,36 @@ async def test_a_probe_that_fails_is_begun_again_at_the_next_call(start: Start) 
     await probes.close()
 
 
+async def test_nothing_is_sent_where_the_ledger_does_not_take_the_beginning(start: Start) -> None:
+    canary, stable = await start(), await start()
+    probes = QualityProbes(Answers())  # type: ignore[arg-type]
+
+    async def refused(_: float) -> None:
+        raise KubeError(403, "Forbidden", "no right")
+
+    document = settings(canary.url, stable.url)
+    assert probes.poll("uid", SUBJECT, document, refused) is None
+    (probe,) = probes._probes.values()
+    await asyncio.wait([probe.task])
+    with pytest.raises(EndpointError, match="no right"):
+        probes.poll("uid", SUBJECT, document, refused)
+    assert canary.bodies == stable.bodies == []
+    assert len(probes.times(SUBJECT).void) == 1
+
+
 async def test_what_still_runs_is_stopped(start: Start) -> None:
     canary, stable = await start(), await start()
     probes = QualityProbes(Answers())  # type: ignore[arg-type]
-    probes.poll("uid", SUBJECT, settings(canary.url, stable.url, rate=0.01))
+    begun = asyncio.Event()
+
+    async def note(_: float) -> None:
+        begun.set()
+
+    probes.poll("uid", SUBJECT, settings(canary.url, stable.url, rate=0.01), note)
+    await begun.wait()
+    assert len(probes.times(SUBJECT).running) == 1
     await probes.close()
-    assert probes.running(SUBJECT, 9e9) == ()
+    assert not probes.times(SUBJECT).running
 
 
 async def test_prompts_come_from_a_configmap_of_the_rollouts_namespace(start: Start) -> None:

@@ -59,6 +59,7 @@ def test_the_web_template_sends_no_credentials_and_asks_often_enough_to_reach_th
     )
     (metric,) = made["spec"]["metrics"]
     assert metric["count"] == 5  # at 0, 30, 60, 90 and 120 s
+    assert metric["consecutiveErrorLimit"] == 16  # Argo's 4, and retryFor / 10 s
     assert metric["provider"]["web"]["url"] == "http://s:1/v1/analysis"
     assert metric["provider"]["web"]["jsonBody"]["config"] == {"look": values["look"]}
 
