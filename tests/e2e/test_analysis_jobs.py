@@ -81,8 +81,9 @@ async def test_with_too_little_traffic_guard_goes_on_and_prove_waits_for_a_perso
         # The second verdict waits; losing its pod to a drained node changes nothing.
         await a.until_said(scenario, "INCONCLUSIVE, pause")
         waiting = (await a.until_runs(scenario, lambda runs: len(runs) == 2, what="a run"))[1]
-        job = await a.until_job(scenario, waiting["metadata"]["uid"], 1)
-        pod = await a.until_pod(scenario, job["metadata"]["name"])
+        measurement = await a.until_measurement(scenario, waiting["metadata"]["uid"], 1)
+        assert measurement is not None
+        pod = await a.until_pod(scenario, a.job_of(measurement))
         name = pod["metadata"]["name"]
         eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
         await scenario.kube.create(POD, eviction, scenario.namespace, name, "eviction")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from http import HTTPStatus
 from pathlib import Path
@@ -19,7 +20,7 @@ from inference_analysis.argo.settings import (
     merged,
 )
 from inference_analysis.argo.store import ledger_name
-from inference_common.kube import CONFIGMAP, EVENT, JOB, POD, ROLLOUT, Resource
+from inference_common.kube import CONFIGMAP, EVENT, JOB, POD, ROLLOUT, PatchKind, Resource
 from inference_common.watching import WatchCache
 from support import manifests as m
 from support.scenario import TIMEOUT_S, ScenarioTimeout, canary_weight, is_observed
@@ -56,9 +57,13 @@ async def install(
     *,
     name: str = TEMPLATE,
     background: bool = False,
+    gated: bool = False,
     service: str = "",
 ) -> None:
-    """The AnalysisTemplate and the rights, as `analysis template` writes them."""
+    """The AnalysisTemplate and the rights, as `analysis template` writes them.
+
+    With ``gated`` the Jobs' pods wait for ``open_gate`` before they go to a node.
+    """
     elsewhere = {"prometheus": {"url": scenario.cluster.prometheus}}
     document = analysis_document(elsewhere | settings)
     wanted = templates.Wanted(name=name, image=WANTED.image, service=service)
@@ -67,6 +72,9 @@ async def install(
         if service
         else templates.job_template(wanted, settings, background=background)
     )
+    if gated:
+        job = body["spec"]["metrics"][0]["provider"]["job"]["spec"]
+        job["template"]["spec"]["schedulingGates"] = [{"name": "scenario/gate"}]
     await scenario.apply(*templates.rights(wanted), body)
 
 
@@ -121,10 +129,16 @@ async def until_runs(
 
 
 def in_order(runs: list[Object]) -> list[Object]:
-    """By creation."""
+    """By creation; those of the same second by revision and step, which their names end with."""
     return sorted(
         runs,
-        key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["generation"]),
+        key=lambda run: (
+            run["metadata"]["creationTimestamp"],
+            [
+                int(number)
+                for number in re.findall(r"(?<=[-.])\d+(?=[-.]|$)", run["metadata"]["name"])
+            ],
+        ),
     )
 
 
@@ -134,9 +148,19 @@ def phases(runs: Sequence[Object]) -> list[str]:
 
 
 def measurements(run: Object) -> list[str]:
-    """Phases of the run's measurements in order."""
+    """Phases of the run's measurements in order, without those whose Job was lost.
+
+    On a busy machine Argo itself may take a Job for lost that its cache has not seen yet; it then
+    measures once more.
+    """
+    return [found["phase"] for found in all_measurements(run) if found["phase"] != "Error"]
+
+
+def all_measurements(run: Object) -> list[Object]:
+    """The run's measurements in order."""
     results = run.get("status", {}).get("metricResults") or [{}]
-    return [found["phase"] for found in results[0].get("measurements") or []]
+    found: list[Object] = results[0].get("measurements") or []
+    return found
 
 
 async def until_begun(scenario: Scenario, count: int) -> list[Object]:
@@ -186,23 +210,65 @@ async def until_said(scenario: Scenario, text: str) -> str:
         )
 
 
-async def until_job(scenario: Scenario, run_uid: str, number: int) -> Object:
-    """The n-th Job of an AnalysisRun, as soon as it is there."""
-    name = f"{run_uid}.{templates.METRIC}.{number}"
-    return await scenario.until(JOB, name, lambda job: job is not None, what="a Job")
+async def until_measurement(
+    scenario: Scenario, run_uid: str, number: int, *, followed: bool = False
+) -> Object | None:
+    """The n-th measurement of an AnalysisRun once it is there, None if the run ended without it.
+
+    With ``followed`` only once losing its Job is certain to be noticed. Argo makes a Job anew if
+    it is deleted while Argo's own cache has no measurement yet; only after that does it put off
+    ``resumeAt`` (argo-rollouts v1.10, metricproviders/job/job.go: Run and Resume).
+    """
+
+    def wanted(run: Object) -> Object | None:
+        found = all_measurements(run)
+        if len(found) < number:
+            return None
+        measurement = found[number - 1]
+        over = measurement["phase"] in ENDED
+        ready = not followed or over or measurement["resumeAt"] > measurement["startedAt"]
+        return measurement if ready else None
+
+    runs = await until_runs(
+        scenario,
+        lambda runs: any(wanted(run) or phases([run])[0] in ENDED for run in _of(runs, run_uid)),
+        what=f"measurement {number} of {run_uid}",
+        timeout_s=120.0,
+    )
+    return wanted(*_of(runs, run_uid))
 
 
-async def until_pod(scenario: Scenario, job: str) -> Object:
-    """The running pod of a Job."""
+def _of(runs: Sequence[Object], uid: str) -> list[Object]:
+    return [run for run in runs if run["metadata"]["uid"] == uid]
+
+
+def job_of(measurement: Object) -> str:
+    """Name of a measurement's Job."""
+    return str(measurement["metadata"]["job-name"])
+
+
+async def until_pod(scenario: Scenario, job: str, phase: str = "Running") -> Object:
+    """The pod of a Job that is in the phase."""
     async with WatchCache(scenario.kube, POD, scenario.namespace, f"job-name={job}") as cache:
         await cache.synced()
         return await cache.until(
             lambda pods: next(
-                (pod for pod in pods.items() if pod.get("status", {}).get("phase") == "Running"),
-                None,
+                (pod for pod in pods.items() if pod.get("status", {}).get("phase") == phase), None
             ),
             TIMEOUT_S,
         )
+
+
+async def open_gate(scenario: Scenario, job: str) -> None:
+    """Let the pod of a Job run whose template is ``gated``."""
+    pod = await until_pod(scenario, job, "Pending")
+    await scenario.kube.patch(
+        POD,
+        pod["metadata"]["name"],
+        {"spec": {"schedulingGates": None}},
+        scenario.namespace,
+        kind=PatchKind.MERGE,
+    )
 
 
 async def spoil(scenario: Scenario, pod_template_hash: str, **faults: object) -> None:
