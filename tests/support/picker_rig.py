@@ -37,6 +37,8 @@ class Upstream:
     headers: list[Mapping[str, str]] = field(default_factory=list)
     running: int = 0
     hold: asyncio.Event | None = None
+    status: int = 200
+    """Of every answer, unless the request asks for another."""
     chunks: int = 5
     faults: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = field(
         default_factory=dict
@@ -51,7 +53,7 @@ class Upstream:
         fault = self.faults.get(request.headers.get("x-test-fault", ""))
         if fault is not None:
             return await fault(request)
-        status = int(request.headers.get("x-test-status", "200"))
+        status = int(request.headers.get("x-test-status", self.status))
         if status != 200:
             return web.json_response({"error": {"message": "on request"}}, status=status)
         if not asked.get("stream"):
@@ -96,14 +98,14 @@ def whole_stream(model: str, count: int) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def upstream_server() -> AsyncIterator[Upstream]:
+async def upstream_server(port: int = 0) -> AsyncIterator[Upstream]:
     upstream = Upstream()
     app = web.Application(client_max_size=64 * 1024 * 1024)
     app.router.add_post("/v1/chat/completions", upstream.answer)
     app.router.add_get("/v1/models", upstream.list_models)
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
     upstream.address = f"127.0.0.1:{runner.addresses[0][1]}"
     try:
         yield upstream
@@ -119,11 +121,14 @@ def envoy_config(
     *,
     tls: bool = True,
     members: Sequence[str] = (),
+    filters: Sequence[Mapping[str, Any]] = (),
+    retries: int = 0,
 ) -> dict[str, Any]:
     """The shape that the local cluster's gateway gives each pool.
 
     With ``members``, the pool's addresses, Envoy falls back to one of them where no picker says
-    which.
+    which, and tells which one served. ``filters`` stand before the picker's; ``retries`` are made
+    where an endpoint refuses the connection.
     """
     address = {"socket_address": {"address": "127.0.0.1", "port_value": picker_port}}
     h2 = {
@@ -136,10 +141,16 @@ def envoy_config(
         "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
         "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}, "timeout": "20s"},
         "message_timeout": "20s",
-        "metadata_options": {"receiving_namespaces": {"untyped": ["envoy.lb"]}},
+        "metadata_options": {
+            "receiving_namespaces": {"untyped": ["envoy.lb"]},
+            "forwarding_namespaces": {"untyped": ["envoy.lb", "envoy.lb.subset_hint"]},
+        },
         **mode,
     }
     router = {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}
+    route: dict[str, Any] = {"cluster": "pool", "timeout": "0s"}
+    if retries:
+        route["retry_policy"] = {"retry_on": "connect-failure", "num_retries": retries}
     hcm = {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager"
         ".v3.HttpConnectionManager",
@@ -149,13 +160,12 @@ def envoy_config(
                 {
                     "name": "all",
                     "domains": ["*"],
-                    "routes": [
-                        {"match": {"prefix": "/"}, "route": {"cluster": "pool", "timeout": "0s"}}
-                    ],
+                    "routes": [{"match": {"prefix": "/"}, "route": route}],
                 }
             ]
         },
         "http_filters": [
+            *filters,
             {"name": "picker", "typed_config": ext_proc},
             {"name": "router", "typed_config": router},
         ],
@@ -217,6 +227,10 @@ def _pool_cluster(members: Sequence[str]) -> dict[str, Any]:
     override = {
         "@type": f"{policies}.override_host.v3.OverrideHost",
         "override_host_sources": [{"header": "x-gateway-destination-endpoint"}],
+        "selected_host_key": {
+            "key": "envoy.lb",
+            "path": [{"key": "x-gateway-destination-endpoint-served"}],
+        },
         "fallback_policy": {"policies": [round_robin]},
     }
     config = {"name": "envoy.load_balancing_policies.override_host", "typed_config": override}
@@ -225,6 +239,8 @@ def _pool_cluster(members: Sequence[str]) -> dict[str, Any]:
         "name": "pool",
         "type": "STATIC",
         "connect_timeout": "2s",
+        # Three retries at a time are Envoy's default.
+        "circuit_breakers": {"thresholds": [{"max_retries": 1000}]},
         "load_balancing_policy": {"policies": [{"typed_extension_config": config}]},
         "load_assignment": {
             "cluster_name": "pool",
@@ -290,15 +306,13 @@ async def envoy_server(
     directory: Path,
     picker_port: int,
     mode: Mapping[str, Any],
-    *,
-    tls: bool = True,
-    members: Sequence[str] = (),
+    **fields: Any,
 ) -> AsyncIterator[str]:
-    """A running Envoy; yields the URL of its listener."""
+    """A running Envoy; yields the URL of its listener. ``fields`` are those of envoy_config."""
     binary = Path(sys.executable).with_name("envoy")
     config = directory / "envoy.json"
     admin = directory / "admin"
-    config.write_text(json.dumps(envoy_config(picker_port, mode, tls=tls, members=members)))
+    config.write_text(json.dumps(envoy_config(picker_port, mode, **fields)))
     with (directory / "envoy.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *(binary, "--config-path", config, "--admin-address-path", admin),
@@ -414,9 +428,19 @@ async def running_setup(
     watch_share: float = 1.0,
     tls: Tls | None = _MADE_UP,
     pick_log: Path | None = None,
+    servers: int = 2,
+    ports: Sequence[int] = (),
+    **envoy: Any,
 ) -> AsyncIterator[Setup]:
+    """The picker between Envoy and its servers; ``envoy`` are fields of envoy_config.
+
+    The servers listen on ``ports`` where these are given, else on free ones.
+    """
     async with contextlib.AsyncExitStack() as stack:
-        upstreams = [await stack.enter_async_context(upstream_server()) for _ in range(2)]
+        upstreams = [
+            await stack.enter_async_context(upstream_server(port))
+            for port in (ports or (0,) * servers)
+        ]
         source = StaticSource(pool_of(upstreams))
         options = Options(
             address="127.0.0.1:0",
@@ -430,7 +454,7 @@ async def running_setup(
         )
         picker = await stack.enter_async_context(serving(source, options))
         url = await stack.enter_async_context(
-            envoy_server(directory, picker.port, mode, tls=tls is not None)
+            envoy_server(directory, picker.port, mode, tls=tls is not None, **envoy)
         )
         client = await stack.enter_async_context(aiohttp.ClientSession())
         yield Setup(url=url, client=client, upstreams=upstreams, picker=picker, source=source)
