@@ -10,9 +10,17 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from inference_picker.page_lines import PageLines
 from inference_picker.readings import Readings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Adapters = tuple[frozenset[str], frozenset[str], int | None]
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +31,13 @@ class Engine:
     running: tuple[bytes, ...]
     waiting: tuple[bytes, ...]
     kv_usage: tuple[bytes, ...]
-    kv_tokens: bytes | None = None
+    kv_tokens: tuple[bytes, ...] = ()
     """A gauge of the whole KV cache in tokens."""
-    cache_info: bytes | None = None
+    cache_info: tuple[bytes, ...] = ()
     """An info series whose labels hold blocks and block size."""
     blocks_label: bytes = b"num_gpu_blocks"
     block_size_label: bytes = b"block_size"
-    adapters: bytes | None = None
+    adapters: tuple[bytes, ...] = ()
     """vLLM's info series of adapters; its value is a time, and the newest counts."""
 
 
@@ -42,15 +50,15 @@ ENGINES: Final = (
         running=(b"vllm:num_requests_running",),
         waiting=(b"vllm:num_requests_waiting",),
         kv_usage=(b"vllm:kv_cache_usage_perc", b"vllm:gpu_cache_usage_perc"),
-        cache_info=b"vllm:cache_config_info",
-        adapters=b"vllm:lora_requests_info",
+        cache_info=(b"vllm:cache_config_info",),
+        adapters=(b"vllm:lora_requests_info",),
     ),
     Engine(
         name="sglang",
         running=(b"sglang:num_running_reqs",),
         waiting=(b"sglang:num_queue_reqs",),
         kv_usage=(b"sglang:token_usage",),
-        kv_tokens=b"sglang:max_total_num_tokens",
+        kv_tokens=(b"sglang:max_total_num_tokens",),
     ),
     Engine(
         name="trtllm-serve",
@@ -75,100 +83,146 @@ _LABELS: Final = {
     )
 }
 _MAX_COUNT: Final = 1e12
+_NO_ADAPTERS: Final = (frozenset[str](), frozenset[str](), None)
+# A series that was not there may appear, and be noticed so many pages later at most.
+_PAGES_PER_SEARCH: Final = 32
 
 
 class PageReader:
-    """Reads the pages of one endpoint; remembers which engine writes them."""
+    """Reads the pages of one endpoint; remembers which engine writes them, and where what is."""
 
-    __slots__ = ("_engine",)
+    __slots__ = ("_found", "_left", "_readings", "_values")
 
     def __init__(self) -> None:
         """Nothing is known before the first page."""
-        self._engine: Engine | None = None
+        self._found: _Found | None = None
+        self._left = 0
+        self._values: tuple[object, ...] = ()
+        self._readings: Readings | None = None
 
     def read(self, page: bytes) -> Readings | None:
-        """The readings; None where no engine that is known here wrote the page."""
-        engine = self._engine
-        if engine is None or not _found(page, engine.running):
-            engine = next((each for each in ENGINES if _found(page, each.running)), None)
-        self._engine = engine
-        return None if engine is None else _readings(page, engine)
+        """The readings; None where no engine that is known here wrote the page.
+
+        They are the same object as those of the page before where nothing has changed.
+        """
+        found = self._found
+        if found is None or not self._left or not found.follow(page):
+            found = self._found = _search(page, None if found is None else found.engine)
+            self._left = _PAGES_PER_SEARCH
+        self._left -= 1
+        if found is None:
+            return None
+        values = found.values()
+        if self._readings is None or values != self._values:
+            self._values = values
+            self._readings = found.readings()
+        return self._readings
 
 
-def _readings(page: bytes, engine: Engine) -> Readings:
-    shares = _found(page, engine.kv_usage)
-    blocks, block_size = _cache(page, engine)
-    running, waiting, limit = _adapters(page, engine)
-    return Readings(
-        running=_total(_found(page, engine.running)),
-        waiting=_total(_found(page, engine.waiting)),
-        kv_usage=min(1.0, _total(shares) / len(shares)) if shares else 0.0,
-        kv_blocks=blocks,
-        block_size=block_size,
-        adapters_running=running,
-        adapters_waiting=waiting,
-        max_adapters=limit,
-    )
+class _Found:
+    """What one endpoint's pages have of the series that are needed."""
+
+    __slots__ = ("_adapters", "_cache", "_in_order", "_kv_usage", "_running", "_waiting", "engine")
+
+    def __init__(self, page: bytes, engine: Engine, running: PageLines[float]) -> None:
+        self.engine = engine
+        self._running = running
+        self._waiting = _first(page, engine.waiting, _total)
+        self._kv_usage = _first(page, engine.kv_usage, _share)
+        self._cache = _cache(page, engine)
+        self._adapters = _first(page, engine.adapters, _adapters)
+        self._in_order = sorted(
+            (
+                each
+                for each in (running, self._waiting, self._kv_usage, self._cache, self._adapters)
+                if each is not None
+            ),
+            key=lambda each: each.start,
+        )
+
+    def follow(self, page: bytes) -> bool:
+        """Take in the next page; False where it has to be searched anew."""
+        shift = 0
+        for each in self._in_order:
+            moved = each.follow(page, shift)
+            if moved is None:
+                return False
+            shift = moved
+        return True
+
+    def values(self) -> tuple[object, ...]:
+        """What the readings are made of."""
+        return tuple(each.value for each in self._in_order)
+
+    def readings(self) -> Readings:
+        """What the page says."""
+        blocks, block_size = self._cache.value if self._cache else (None, None)
+        running, waiting, limit = self._adapters.value if self._adapters else _NO_ADAPTERS
+        return Readings(
+            running=self._running.value,
+            waiting=self._waiting.value if self._waiting else 0.0,
+            kv_usage=self._kv_usage.value if self._kv_usage else 0.0,
+            kv_blocks=blocks,
+            block_size=block_size,
+            adapters_running=running,
+            adapters_waiting=waiting,
+            max_adapters=limit,
+        )
 
 
-def _cache(page: bytes, engine: Engine) -> tuple[int | None, int | None]:
-    """Blocks and tokens in each."""
-    if engine.cache_info is not None:
-        lines = _lines(page, engine.cache_info)
+def _search(page: bytes, last: Engine | None) -> _Found | None:
+    """Look through the whole page, for the engine that wrote the last one before the others."""
+    for engine in ENGINES if last is None else (last, *ENGINES):
+        running = _first(page, engine.running, _total)
+        if running is not None:
+            return _Found(page, engine, running)
+    return None
+
+
+def _first(
+    page: bytes, patterns: tuple[bytes, ...], parse: Callable[[list[bytes]], Value]
+) -> PageLines[Value] | None:
+    """The first of these series that the page has."""
+    for pattern in patterns:
+        found = PageLines.search(page, pattern, parse)
+        if found is not None:
+            return found
+    return None
+
+
+def _total(lines: list[bytes]) -> float:
+    return math.fsum(map(_value, lines))
+
+
+def _share(lines: list[bytes]) -> float:
+    return min(1.0, _total(lines) / len(lines))
+
+
+def _cache(page: bytes, engine: Engine) -> PageLines[tuple[int | None, int | None]] | None:
+    """Blocks of the KV cache and tokens in each."""
+
+    def of_labels(lines: list[bytes]) -> tuple[int | None, int | None]:
         blocks = [_whole(_label(line, engine.blocks_label)) for line in lines]
-        size = _whole(_label(lines[0], engine.block_size_label)) if lines else None
+        size = _whole(_label(lines[0], engine.block_size_label))
         known = [each for each in blocks if each]
         return (sum(known), size) if known and size else (None, None)
-    if engine.kv_tokens is not None:
-        tokens = _total(_found(page, (engine.kv_tokens,)))
+
+    def of_gauge(lines: list[bytes]) -> tuple[int | None, int | None]:
+        tokens = _total(lines)
         return (int(tokens), 1) if tokens else (None, None)
-    return None, None
+
+    if engine.cache_info:
+        return _first(page, engine.cache_info, of_labels)
+    return _first(page, engine.kv_tokens, of_gauge)
 
 
-def _adapters(page: bytes, engine: Engine) -> tuple[frozenset[str], frozenset[str], int | None]:
-    """Adapters at work, adapters waited for, and how many fit into a batch."""
-    lines = [] if engine.adapters is None else _lines(page, engine.adapters)
-    if not lines:
-        return frozenset(), frozenset(), None
+def _adapters(lines: list[bytes]) -> Adapters:
     newest = max(lines, key=_value)
     return (
         _names(_label(newest, b"running_lora_adapters")),
         _names(_label(newest, b"waiting_lora_adapters")),
         _whole(_label(newest, b"max_lora")),
     )
-
-
-def _found(page: bytes, names: tuple[bytes, ...]) -> list[float]:
-    """Values of the first of these series that the page has."""
-    for name in names:
-        lines = _lines(page, name)
-        if lines:
-            return [_value(line) for line in lines]
-    return []
-
-
-def _lines(page: bytes, pattern: bytes) -> list[bytes]:
-    """The whole lines of a series. ``NAME{*TEXT`` asks for TEXT among its labels."""
-    name, _, wanted = pattern.partition(b"{*")
-    lines: list[bytes] = []
-    at = 0 if page.startswith(name) else _next_line(page, name, 0)
-    while at is not None:
-        end = page.find(b"\n", at)
-        if end < 0:
-            # The line may have been cut within its number.
-            break
-        # A longer name may begin with this one.
-        if page[at + len(name) : at + len(name) + 1] in {b"{", b" "}:
-            line = page[at:end]
-            if wanted in line:
-                lines.append(line)
-        at = _next_line(page, name, end)
-    return lines
-
-
-def _next_line(page: bytes, name: bytes, start: int) -> int | None:
-    found = page.find(b"\n" + name, start)
-    return None if found < 0 else found + 1
 
 
 def _value(line: bytes) -> float:
@@ -179,10 +233,6 @@ def _value(line: bytes) -> float:
     except (ValueError, IndexError):
         return 0.0
     return value if math.isfinite(value) and 0 <= value <= _MAX_COUNT else 0.0
-
-
-def _total(values: list[float]) -> float:
-    return math.fsum(values)
 
 
 def _label(line: bytes, name: bytes) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import structlog
@@ -29,7 +30,8 @@ TIMEOUT_S: Final = 1.0
 FAILURES_TO_FORGET: Final = 3
 _MAX_PAUSE_S: Final = 2.0
 # Pages are asked for in turns, so that no pick waits behind all of them.
-_TURNS: Final = 5
+_TARGETS_PER_TURN: Final = 20
+_MAX_TURNS: Final = 10
 _HEAD_END: Final = b"\r\n\r\n"
 _LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 
@@ -60,7 +62,9 @@ class _Connection(asyncio.Protocol):
     def __init__(self, request: bytes, done: Callable[[bytes | PageError], None]) -> None:
         self._request = request
         self._done = done
+        # Of an answer that comes in pieces: what is there, and up to where nothing is to be done.
         self._buffer = bytearray()
+        self._needed = 0
         self._transport: asyncio.Transport | None = None
         self.waiting = False
 
@@ -76,21 +80,27 @@ class _Connection(asyncio.Protocol):
     def ask(self) -> None:
         assert self._transport is not None  # noqa: S101 - after connection_made
         self.waiting = True
-        self._buffer.clear()
         self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         if not self.waiting:
             return
-        self._buffer += data
+        answer: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return
+            answer = self._buffer
         try:
-            page = self._whole_page()
+            page = self._page_of(answer)
         except (PageError, ValueError) as error:
             self.close()
             self._finish(error if isinstance(error, PageError) else PageError(str(error)))
             return
         if page is not None:
             self._finish(page)
+        elif answer is data:
+            self._buffer += data
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.waiting:
@@ -102,35 +112,38 @@ class _Connection(asyncio.Protocol):
 
     def _finish(self, outcome: bytes | PageError) -> None:
         self.waiting = False
-        self._buffer = bytearray()
+        if self._buffer:
+            self._buffer = bytearray()
+        self._needed = 0
         self._done(outcome)
 
-    def _whole_page(self) -> bytes | None:
+    def _page_of(self, answer: bytes | bytearray) -> bytes | None:
         """The body once it is complete. Raises PageError or ValueError for what is none."""
-        if len(self._buffer) > MAX_PAGE_BYTES:
+        if len(answer) > MAX_PAGE_BYTES:
             raise PageError(f"the page is larger than {MAX_PAGE_BYTES} bytes")
-        end = self._buffer.find(_HEAD_END)
+        end = answer.find(_HEAD_END)
         if end < 0:
             return None
-        head = bytes(self._buffer[:end]).lower()
+        head = bytes(answer[:end]).lower()
         status = head.split(b" ", 2)[1:2]
         if status != [b"200"]:
             raise PageError(f"the status is {b''.join(status).decode('ascii', 'replace')}")
-        body_at = end + len(_HEAD_END)
+        start = end + len(_HEAD_END)
         length = _header(head, b"content-length")
         if length is not None:
             size = int(length)
             if size < 0 or size > MAX_PAGE_BYTES:
                 raise PageError(f"the page is larger than {MAX_PAGE_BYTES} bytes")
-            if len(self._buffer) < body_at + size:
+            if len(answer) < start + size:
+                self._needed = start + size
                 return None
-            return bytes(self._buffer[body_at : body_at + size])
+            return bytes(answer[start : start + size])
         if _header(head, b"transfer-encoding") != b"chunked":
             raise PageError("the page has neither a length nor chunks")
         # Together with the head's end the mark is there for an empty body as well.
-        if not self._buffer.endswith(_LAST_CHUNK):
+        if not answer.endswith(_LAST_CHUNK):
             return None
-        return _unchunked(bytes(self._buffer[body_at:]))
+        return _unchunked(bytes(answer[start:]))
 
 
 class _Target:
@@ -233,14 +246,18 @@ class Scraper:
         """Ask until cancelled."""
         loop = asyncio.get_running_loop()
         try:
+            next_at = loop.time()
             while True:
                 self._refresh()
                 targets = tuple(self._targets.values())
-                for turn in range(_TURNS):
+                turns = min(_MAX_TURNS, max(1, ceil(len(targets) / _TARGETS_PER_TURN)))
+                for turn in range(turns):
                     now = loop.time()
-                    for target in targets[turn::_TURNS]:
+                    for target in targets[turn::turns]:
                         target.turn(now)
-                    await asyncio.sleep(self._interval_s / _TURNS)
+                    # What was missed while the loop was busy is not made up for.
+                    next_at = max(next_at + self._interval_s / turns, now)
+                    await asyncio.sleep(next_at - now)
         finally:
             for target in self._targets.values():
                 target.close()

@@ -30,9 +30,10 @@ def whole(page: bytes) -> bytes:
 class Server:
     """Answers each request with the same bytes; counts connections and requests."""
 
-    def __init__(self, answer: bytes, *, closes: bool = False) -> None:
+    def __init__(self, answer: bytes, *, closes: bool = False, piece: int = 1 << 20) -> None:
         self.answer = answer
         self.closes = closes
+        self.piece = piece
         self.connections = 0
         self.requests = 0
         self.address = ""
@@ -43,8 +44,10 @@ class Server:
             while True:
                 await reader.readuntil(b"\r\n\r\n")
                 self.requests += 1
-                writer.write(self.answer)
-                await writer.drain()
+                for start in range(0, len(self.answer), self.piece):
+                    writer.write(self.answer[start : start + self.piece])
+                    await writer.drain()
+                    await asyncio.sleep(0)
                 if self.closes:
                     break
         writer.close()
@@ -102,6 +105,21 @@ async def test_one_connection_brings_page_after_page(answer: bytes) -> None:
     assert readings is not None
     assert (readings.running, readings.waiting) == (3, 2)
     assert scraper.counts.failures == 0
+
+
+@pytest.mark.parametrize(
+    "answer", [pytest.param(whole(PAGE), id="length"), pytest.param(CHUNKED, id="chunks")]
+)
+@pytest.mark.parametrize("piece", [1, 7, 40])
+async def test_an_answer_that_comes_in_pieces_is_put_together(answer: bytes, piece: int) -> None:
+    async with (
+        listening(Server(answer, piece=piece)) as server,
+        scraping(server.address) as (scraper, sink),
+    ):
+        await until(lambda: scraper.counts.pages >= 2)
+
+    loads = {(each.running, each.waiting) for _, each in sink.told if each is not None}
+    assert loads == {(3, 2)}
 
 
 async def test_a_server_that_closes_after_each_page_is_read_all_the_same() -> None:
