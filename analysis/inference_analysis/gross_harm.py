@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import logsumexp
 
 from inference_analysis.policies import Prior
 from inference_analysis.proportions import binomial_sf
@@ -35,6 +34,7 @@ BLOCK = 2
 LARGEST_FACTOR = 4.0
 """One block multiplies the evidence by no more, so that one burst of errors decides nothing."""
 PERSISTENT_WINDOWS = 3
+_LARGEST_LOG = 700.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,14 @@ def error_evidence(
 
     factors = log_likelihood(RATIOS / 2.0 * tolerated) - log_likelihood(np.array([tolerated]))
     path = np.cumsum(np.minimum(factors, np.log(LARGEST_FACTOR)), axis=1)
-    return float(np.exp(min(np.max(logsumexp(path, axis=0)) - np.log(len(RATIOS)), 700.0)))
+    return float(np.exp(min(_largest(path) - np.log(len(RATIOS)), _LARGEST_LOG)))
+
+
+def _largest(path: np.ndarray) -> float:
+    """Largest over time of the log of the sum over ratios of exp(path)."""
+    top = path.max(axis=0)
+    result: float = np.max(top + np.log(np.exp(path - top).sum(axis=0)))
+    return result
 
 
 def gross_errors(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import stdtrit
 
 if TYPE_CHECKING:
     from inference_analysis.comparisons import TComparison
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 MOST_PODS = 64
 LONGEST = 1000.0
 """Times the data at hand; more than this is "never"."""
+POWER = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,17 +43,19 @@ def need_of_pods(comparison: TComparison, margin: float, level: float) -> Need:
     left = wanted**2 - fixed
     factor = shrinking / left if left > 0 else np.inf
     found = Need(data_factor=float(max(factor, 1.0)) if factor <= LONGEST else None)
+    pods = np.arange(m_c + 1, MOST_PODS + 1)
     for grow_stable in (False, True):
-        for pods in range(m_c + 1, MOST_PODS + 1):
-            stable = max(m_s, round(m_s * pods / m_c)) if grow_stable else m_s
-            variance = comparison.between_variance * (1.0 / pods + 1.0 / stable)
-            variance += comparison.sampling_variance / pods
-            variance += comparison.stable_sampling_variance / stable
-            larger = replace(
-                comparison, se=float(np.sqrt(variance)), df=comparison.df + stable - m_s
-            )
-            if larger.mde(level) <= margin:
-                return replace(found, canary_pods=pods, stable_pods=stable)
+        stable = np.maximum(m_s, np.round(m_s * pods / m_c)) if grow_stable else np.full(1, m_s)
+        variance = comparison.between_variance * (1.0 / pods + 1.0 / stable)
+        variance += comparison.sampling_variance / pods
+        variance += comparison.stable_sampling_variance / stable
+        df = comparison.df + stable - m_s
+        total = -stdtrit(df, max(level, 1e-300)) - stdtrit(df, 1.0 - POWER)
+        enough = np.flatnonzero(total * np.sqrt(variance) <= margin)
+        if enough.size:
+            at = int(enough[0])
+            needed = int(stable[at]) if grow_stable else m_s
+            return replace(found, canary_pods=int(pods[at]), stable_pods=needed)
     return found
 
 

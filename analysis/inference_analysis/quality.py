@@ -109,7 +109,12 @@ class QualityComparison(TComparison):
 
 def losses(prompts: Sequence[Prompt]) -> FloatArray:
     """(N,) mean stable score minus mean canary score of each prompt."""
-    return np.array([np.mean(p.stable) - np.mean(p.canary) for p in prompts], dtype=np.float64)
+    return np.array([_mean(p.stable) - _mean(p.canary) for p in prompts], dtype=np.float64)
+
+
+def _mean(scores: Sequence[float]) -> float:
+    """Of a handful of numbers, where numpy's takes fifty times as long."""
+    return sum(scores) / len(scores)
 
 
 def compare_quality(prompts: Sequence[Prompt]) -> QualityComparison | None:

@@ -48,6 +48,9 @@ def merged_windows(canary: FloatArray, stable: FloatArray) -> FloatArray:
     ``canary`` and ``stable`` are the arms' request counts, (W,). A window without requests of one
     arm belongs to no group. Only counts decide, never outcomes.
     """
+    both = np.minimum(canary, stable)
+    if both.size and both.min() >= LEAST_REQUESTS:
+        return np.eye(len(both))
     groups: list[list[int]] = []
     open_group: list[int] = []
     sums = np.zeros(2)
