@@ -11,3 +11,8 @@ def split_address(address: str, *, flag: str) -> tuple[str, int]:
     if not host or not port.isdigit():
         raise ConfigError(f"{flag} {address}: expected HOST:PORT, for example 10.0.0.7:9002.")
     return host.strip("[]"), int(port)
+
+
+def joined(host: str, port: int) -> str:
+    """``host:port``, IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

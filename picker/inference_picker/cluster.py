@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 import structlog
 
 from inference_common.errors import KubeError
-from inference_common.kube import POD
 from inference_common.names import (
     COMMANDED_ANNOTATION,
     HASH_LABEL,
@@ -18,18 +17,17 @@ from inference_common.names import (
 from inference_common.pods import is_member, shows_ready
 from inference_common.pools import POOLS, ports_of, selector_of
 from inference_common.watching import WatchCache
+from inference_picker.addresses import joined
 from inference_picker.errors import ConfigError
 from inference_picker.holding import Held, hold
-from inference_picker.model_splits import SplitWatch
-from inference_picker.objectives import ObjectiveWatch
 from inference_picker.pool import Endpoint, PoolSnapshot, make_snapshot, note_models
 from inference_picker.pulse import Pulse
-from inference_picker.rollout_watch import RolloutWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from inference_common.kube import Kube, Resource
+    from inference_common.kube import Resource
+    from inference_picker.namespaces import NamespaceWatch
 
 
 _log = structlog.get_logger(__name__)
@@ -61,7 +59,7 @@ def endpoints_of(
             continue
         labels = pod["metadata"].get("labels") or {}
         for port in ports:
-            address = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+            address = joined(ip, port)
             yield Endpoint(
                 address=address,
                 pod=pod["metadata"]["name"],
@@ -77,62 +75,50 @@ class ClusterSource:
 
     def __init__(
         self,
-        kube: Kube,
+        watch: NamespaceWatch,
         *,
         name: str,
-        namespace: str,
         group: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Describe the pool; nothing runs before the source is entered."""
+        """Describe the pool; ``watch`` is of its namespace, and entered by the caller."""
         self.name = name
         self.group = group
-        self.namespace = namespace
-        self._kube = kube
+        self.namespace = watch.namespace
+        self._watch = watch
         self._pools = WatchCache(
-            kube, pool_resource(group), namespace, field_selector=f"metadata.name={name}"
+            watch.kube, pool_resource(group), self.namespace, field_selector=f"metadata.name={name}"
         )
-        # All pods of the namespace: a rollout re-aims the pool's selector, and the members of
-        # the new one must be known at once.
-        self._pods = WatchCache(kube, POD, namespace)
-        self._splits = SplitWatch(kube, namespace, self._forget)
-        self._rollouts = RolloutWatch(kube, namespace, self._forget)
-        self._objectives = ObjectiveWatch(kube, namespace, self._forget)
+        self._pools.subscribe(lambda _type, _obj: self._forget())
+        watch.subscribe(self._forget)
         self._pulse = Pulse(self._ask, clock=clock)
         self._held = Held()
         self._listed: dict[str, frozenset[str]] = {}
         self._snapshot: PoolSnapshot | None = None
 
     async def __aenter__(self) -> Self:
-        for cache in (self._pools, self._pods):
-            cache.subscribe(lambda _type, _obj: self._forget())
-            cache.start()
-        self._splits.start()
-        self._rollouts.start()
-        self._objectives.start()
+        self._pools.start()
         self._pulse.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._pulse.stop()
-        await self._objectives.stop()
-        await self._splits.stop()
-        await self._rollouts.stop()
-        for cache in (self._pools, self._pods):
-            await cache.stop()
+        await self._pools.stop()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known if the pool exists, and what its namespace says about it."""
+        return self._pools.is_synced and self._watch.is_known
 
     @property
     def is_ready(self) -> bool:
         """Whether the pool exists, and its pods and splits have been listed."""
-        synced = self._pods.is_synced and self._splits.is_known and self._rollouts.is_known
-        return synced and self._pool() is not None
+        return self.is_known and self._pool() is not None
 
     async def synced(self) -> None:
         """Return when pools, pods and the model splits that the cluster has are listed."""
         await self._pools.synced()
-        await self._pods.synced()
-        await self._splits.known()
-        await self._rollouts.known()
+        await self._watch.known()
 
     def staleness_s(self) -> float | None:
         """Seconds since the API server was last heard; None while it answers."""
@@ -151,7 +137,7 @@ class ClusterSource:
 
     async def _ask(self) -> None:
         try:
-            await self._kube.get(pool_resource(self.group), self.name, self.namespace)
+            await self._watch.kube.get(pool_resource(self.group), self.name, self.namespace)
         except KubeError as error:
             if not error.not_found:
                 raise
@@ -164,10 +150,10 @@ class ClusterSource:
                 return PoolSnapshot()
             self._hold(pool)
             self._snapshot = make_snapshot(
-                endpoints_of(pool, self._pods.items(), self._listed),
-                self._splits.splits(self.name, self.group),
+                endpoints_of(pool, self._watch.pods.items(), self._listed),
+                self._watch.splits.splits(self.name, self.group),
                 self._held,
-                self._objectives.priorities(self.name, self.group),
+                self._watch.objectives.priorities(self.name, self.group),
             )
         return self._snapshot
 
@@ -184,8 +170,8 @@ class ClusterSource:
         held = hold(
             self._held,
             annotations.get(SHARES_ANNOTATION),
-            self._rollouts.governor(self.name, self.group),
-            known=self._rollouts.is_known,
+            self._watch.rollouts.governor(self.name, self.group),
+            known=self._watch.rollouts.is_known,
             mark=annotations.get(COMMANDED_ANNOTATION, ""),
         )
         if held != self._held:

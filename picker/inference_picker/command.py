@@ -15,7 +15,7 @@ from inference_picker.simulate_command import simulate
 
 app = typer.Typer(
     name="picker",
-    help="Choose the model server for each request (Envoy ext_proc, one InferencePool).",
+    help="Choose the model server for each request (Envoy ext_proc, InferencePools).",
     no_args_is_help=True,
 )
 
@@ -32,15 +32,26 @@ app.command()(simulate)
 
 @app.command()
 def serve(
-    pool: Annotated[str, typer.Option(help="Name of the InferencePool.")] = "",
-    namespace: Annotated[str, typer.Option(help="Its namespace.")] = "",
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NS/]NAME[=PORT]",
+            help="The InferencePool. Given several times, each needs an ext_proc port of its own.",
+        ),
+    ] = None,
+    namespace: Annotated[
+        str, typer.Option(help="Namespace of the pools that are named without one.")
+    ] = "",
     endpoints: Annotated[
         Path | None,
         typer.Option(help="File of endpoints instead of a pool, for use without Kubernetes."),
     ] = None,
-    pool_group: Annotated[str, typer.Option(help="Its API group.")] = "inference.networking.k8s.io",
+    pool_group: Annotated[
+        str, typer.Option(help="API group of the pools.")
+    ] = "inference.networking.k8s.io",
     address: Annotated[
-        str, typer.Option(help="HOST:PORT of ext_proc and gRPC health.")
+        str,
+        typer.Option(help="HOST:PORT of ext_proc and gRPC health; a pool's own port goes before."),
     ] = "0.0.0.0:9002",
     metrics_address: Annotated[
         str, typer.Option(help="HOST:PORT of /metrics, /healthz and /readyz.")
@@ -119,62 +130,65 @@ def serve(
     log_format: Annotated[str, typer.Option(help="json or text.")] = "json",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
-    """Serve one InferencePool, or a file of endpoints, until SIGTERM."""
+    """Serve InferencePools, or a file of endpoints, until SIGTERM."""
     import uvloop  # noqa: PLC0415 - help must not pay for it
 
     from inference_common.logs import configure_logging  # noqa: PLC0415
-    from inference_picker.addresses import split_address  # noqa: PLC0415
+    from inference_picker.addresses import joined, split_address  # noqa: PLC0415
     from inference_picker.cluster import pool_resource  # noqa: PLC0415
     from inference_picker.config import PickerConfig, load_config  # noqa: PLC0415
     from inference_picker.director import Settings  # noqa: PLC0415
     from inference_picker.errors import ConfigError  # noqa: PLC0415
-    from inference_picker.serving import Options, serve_file, serve_pool  # noqa: PLC0415
+    from inference_picker.pool_names import read_pools  # noqa: PLC0415
+    from inference_picker.serving import Options, serve_file, serve_pools  # noqa: PLC0415
     from inference_picker.tls import tls_of  # noqa: PLC0415
 
     configure_logging("picker", json=log_format == "json", level=log_level)
     try:
         pool_resource(pool_group)
-        host, _ = split_address(address, flag="--address")
-        tls = tls_of(tls_cert, tls_key, insecure=insecure)
+        host, port = split_address(address, flag="--address")
         if health_address is None:
-            health_address = f"[{host}]:9003" if ":" in host else f"{host}:9003"
+            health_address = joined(host, 9003)
         elif health_address != "none":
             split_address(health_address, flag="--health-address")
-        options = Options(
-            address=address,
-            metrics_address=metrics_address,
-            pool=pool,
-            namespace=namespace,
-            settings=Settings(
-                expose_target_model=expose_target_model,
-                fallbacks=fallbacks,
-                config=PickerConfig() if config is None else load_config(config),
-            ),
-            watch_share=watch_share,
-            tls=tls,
-            health_address=None if health_address == "none" else health_address,
-            scrape_interval_s=scrape_interval_s,
-            scrape_path=scrape_path,
-            pick_log=pick_log,
-            max_body_bytes=max_body_bytes,
-            models_interval_s=models_interval_s,
-            drain_delay_s=drain_delay_s,
-            drain_timeout_s=drain_timeout_s,
-        )
+
+        def options_of(pool: str, namespace: str, port: int) -> Options:
+            # Made anew for each pool: plugins and certificates that are read again have a state.
+            return Options(
+                address=joined(host, port),
+                metrics_address=metrics_address,
+                pool=pool,
+                namespace=namespace,
+                settings=Settings(
+                    expose_target_model=expose_target_model,
+                    fallbacks=fallbacks,
+                    config=PickerConfig() if config is None else load_config(config),
+                ),
+                watch_share=watch_share,
+                tls=tls_of(tls_cert, tls_key, insecure=insecure),
+                health_address=None if health_address == "none" else health_address,
+                scrape_interval_s=scrape_interval_s,
+                scrape_path=scrape_path,
+                pick_log=pick_log,
+                max_body_bytes=max_body_bytes,
+                models_interval_s=models_interval_s,
+                drain_delay_s=drain_delay_s,
+                drain_timeout_s=drain_timeout_s,
+            )
+
         if endpoints is not None:
             if pool or namespace:
                 raise ConfigError("--endpoints is instead of --pool and --namespace; give one.")
-            served = serve_file(endpoints=endpoints, options=options)
-        elif pool and namespace:
-            served = serve_pool(
-                pool=pool,
-                namespace=namespace,
+            served = serve_file(endpoints=endpoints, options=options_of("", "", port))
+        elif pool:
+            pools = read_pools(pool, namespace=namespace, port=port)
+            served = serve_pools(
+                [options_of(each.name, each.namespace, each.port) for each in pools],
                 group=pool_group,
                 kubeconfig=kubeconfig,
-                options=options,
             )
         else:
-            raise ConfigError("name the pool by --pool and --namespace, or a file by --endpoints.")
+            raise ConfigError("name a pool by --pool NAMESPACE/NAME, or a file by --endpoints.")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(served)
     except ConfigError as error:

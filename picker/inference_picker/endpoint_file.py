@@ -105,6 +105,11 @@ class FileSource:
         self._snapshot: PoolSnapshot | None = None
 
     @property
+    def is_known(self) -> bool:
+        """The file has been read."""
+        return True
+
+    @property
     def is_ready(self) -> bool:
         """Whether it names an endpoint."""
         return bool(self._read.endpoints)

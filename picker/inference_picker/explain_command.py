@@ -19,6 +19,9 @@ def explain(
     request: Annotated[
         str | None, typer.Option(help="Only the request with this x-request-id.")
     ] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Only requests of this pool, NAMESPACE/NAME.")
+    ] = None,
     endpoint: Annotated[
         str | None, typer.Option(help="Only requests sent to this ip:port.")
     ] = None,
@@ -31,6 +34,8 @@ def explain(
         with log.open(encoding="utf-8") as lines:
             for entry in _entries(lines):
                 if request is not None and entry.get("request") != request:
+                    continue
+                if pool is not None and entry.get("pool") != pool:
                     continue
                 if endpoint is not None and entry.get("endpoint") != endpoint:
                     continue
@@ -74,7 +79,9 @@ def _summary(entry: dict[str, Any]) -> Iterator[str]:
     yield f"{name}: {entry['endpoint']}, version {entry.get('version') or '(none)'}"
     target = entry.get("target")
     rewritten = f" as {target}" if target and target != entry.get("model") else ""
-    yield f"  model {entry.get('model') or '(none)'}{rewritten}, sample {entry.get('sample')}"
+    pool = f"pool {entry['pool']}, " if entry.get("pool") else ""
+    model = f"model {entry.get('model') or '(none)'}{rewritten}"
+    yield f"  {pool}{model}, sample {entry.get('sample')}"
     first = entry.get("ttft_s")
     times = f"{1000 * entry['duration_s']:.0f} ms"
     if first is not None:

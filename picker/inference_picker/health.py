@@ -30,6 +30,7 @@ class Health:
     def __init__(self) -> None:
         """Live, and not ready yet."""
         self._servicer = grpc_health.HealthServicer()
+        self._told: dict[str, bool] = {}
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Answer on this server too."""
@@ -37,9 +38,15 @@ class Health:
 
     async def set_ready(self, *, ready: bool) -> None:
         """Turn readiness on or off; liveness stays."""
-        await self._servicer.set(LIVENESS, _SERVING)
+        await self.set_service(LIVENESS, ready=True)
         for service in READINESS:
-            await self._servicer.set(service, _SERVING if ready else _NOT_SERVING)
+            await self.set_service(service, ready=ready)
+
+    async def set_service(self, name: str, *, ready: bool) -> None:
+        """Turn the health of one more service, as a pool, on or off."""
+        if self._told.get(name) is not ready:
+            self._told[name] = ready
+            await self._servicer.set(name, _SERVING if ready else _NOT_SERVING)
 
 
 class HealthPort:

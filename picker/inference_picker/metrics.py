@@ -320,9 +320,10 @@ class ScrapeCollector(Collector):
 class PickLogCollector(Collector):
     """What became of the pick log's lines."""
 
-    def __init__(self, log: PickLog | None) -> None:
-        """Read this log's count; None where there is no log."""
+    def __init__(self, log: PickLog | None, pool: str = "") -> None:
+        """Read this log's count of the pool's lines; None where there is no log."""
         self._log = log
+        self._pool = pool
 
     def collect(self) -> Iterator[Metric]:
         """Lines dropped."""
@@ -330,5 +331,5 @@ class PickLogCollector(Collector):
             f"{PREFIX}_pick_log_dropped",
             "Lines of the pick log that were not written: the disk was slower than the requests, "
             "or refused them.",
-            0 if self._log is None else self._log.dropped,
+            0 if self._log is None else self._log.dropped[self._pool],
         )

@@ -6,13 +6,8 @@ upstream's picker (llm-d-router pkg/epp/server/controller_config.go).
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
-from inference_common.errors import KubeError
 from inference_common.kube import (
     INFERENCEMODEL,
     INFERENCEMODELREWRITE,
@@ -22,19 +17,15 @@ from inference_common.kube import (
 )
 from inference_common.names import COMMANDED_ANNOTATION
 from inference_common.shares import commanded_homes
-from inference_common.watching import WatchCache
+from inference_picker.optional_watch import OptionalWatch
 from inference_picker.splits import ModelSplit, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from inference_common.kube import Kube, Resource
-
-_log = structlog.get_logger(__name__)
+    from inference_common.kube import Kube
 
 KINDS: Final = (INFERENCEMODEL, INFERENCEMODELREWRITE, INFERENCEMODELREWRITE_X)
-_FIRST_RETRY_S: Final = 1.0
-_RETRY_S: Final = 15.0
 
 
 def inference_models(
@@ -111,70 +102,15 @@ def _stable(obj: Mapping[str, Any], targets: Iterable[Target]) -> str:
 class SplitWatch:
     """The splits of one namespace, from the kinds that the cluster serves."""
 
-    def __init__(self, kube: Kube, namespace: str, changed: Callable[[], None]) -> None:
-        """Nothing runs before ``start``; ``changed`` is called whenever a split may differ."""
-        self._kube = kube
-        self._namespace = namespace
-        self._changed = changed
-        self._caches: dict[Resource, WatchCache] = {}
-        self._asked = {kind: asyncio.Event() for kind in KINDS}
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def start(self) -> None:
-        """Begin to look for each kind, and to watch those that are there."""
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._watch(kind), name=f"watch {kind}") for kind in KINDS]
-
-    async def stop(self) -> None:
-        """End the watches."""
-        for task in self._tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        for cache in self._caches.values():
-            await cache.stop()
-
-    @property
-    def is_known(self) -> bool:
-        """Whether every kind has been listed, or is not served."""
-        return all(asked.is_set() for asked in self._asked.values())
-
-    async def known(self) -> None:
-        """Return when every kind has been listed, or is not served."""
-        for asked in self._asked.values():
-            await asked.wait()
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        """Nothing runs before the watches are started."""
+        self.watches = {kind: OptionalWatch(kube, kind, namespace) for kind in KINDS}
 
     def splits(self, pool_name: str, pool_group: str) -> Iterator[ModelSplit]:
         """The splits of a pool, the first to count for a model name first."""
-        rewrite = INFERENCEMODELREWRITE
-        if rewrite not in self._caches:
-            rewrite = INFERENCEMODELREWRITE_X
-        yield from model_rewrites(pool_name, pool_group, self._objects(rewrite))
-        yield from inference_models(pool_name, pool_group, self._objects(INFERENCEMODEL))
-
-    def _objects(self, kind: Resource) -> Iterator[dict[str, Any]]:
-        if kind in self._caches:
-            yield from self._caches[kind].items()
-
-    async def _watch(self, kind: Resource) -> None:
-        """Watch a kind as soon as the cluster has it: most clusters lack some of them."""
-        asked = self._asked[kind]
-        while True:
-            try:
-                served = await self._kube.find(kind.group, kind.kind, kind.version)
-                if served is not None:
-                    break
-                asked.set()
-            except KubeError as error:
-                _log.warning(
-                    "asking for a kind failed", kind=kind.kind, group=kind.group, error=str(error)
-                )
-            await asyncio.sleep(_RETRY_S if asked.is_set() else _FIRST_RETRY_S)
-        cache = WatchCache(self._kube, served, self._namespace)
-        cache.subscribe(lambda _type, _obj: self._changed())
-        cache.start()
-        await cache.synced()
-        # Only now: until the newer group is listed the older one is not ignored.
-        self._caches[kind] = cache
-        self._changed()
-        asked.set()
+        rewrites = self.watches[INFERENCEMODELREWRITE]
+        if not rewrites.is_served:
+            rewrites = self.watches[INFERENCEMODELREWRITE_X]
+        yield from model_rewrites(pool_name, pool_group, rewrites.items())
+        models = self.watches[INFERENCEMODEL]
+        yield from inference_models(pool_name, pool_group, models.items())

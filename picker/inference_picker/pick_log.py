@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -26,12 +27,15 @@ _MAX_WAITING: Final = 10_000
 _BATCH: Final = 500
 
 
-def finished_line(headers: Mapping[str, str], finish: Finish, at: float) -> dict[str, Any]:
+def finished_line(
+    headers: Mapping[str, str], finish: Finish, at: float, *, pool: str = ""
+) -> dict[str, Any]:
     """What the log keeps of a request that was given an endpoint; ``at`` in Unix seconds."""
     pick = finish.pick
     usage = None if finish.tokens is None else finish.tokens.usage
     return {
         "at": round(at, 3),
+        "pool": pool,
         "request": headers.get(REQUEST_ID, ""),
         "model": pick.model,
         "target": pick.target,
@@ -52,10 +56,13 @@ def finished_line(headers: Mapping[str, str], finish: Finish, at: float) -> dict
     }
 
 
-def refused_line(headers: Mapping[str, str], reject: Reject, at: float) -> dict[str, Any]:
+def refused_line(
+    headers: Mapping[str, str], reject: Reject, at: float, *, pool: str = ""
+) -> dict[str, Any]:
     """What the log keeps of a request that the picker answered itself."""
     return {
         "at": round(at, 3),
+        "pool": pool,
         "request": headers.get(REQUEST_ID, ""),
         "status": reject.status,
         "error": reject.reason,
@@ -72,7 +79,8 @@ class PickLog:
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
         """Nothing is opened before the log is entered."""
-        self.dropped = 0
+        self.dropped: Counter[str] = Counter()
+        """Lines that were not written, by pool."""
         self._path = path
         self._max_bytes = max_bytes
         self._waiting: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
@@ -96,7 +104,7 @@ class PickLog:
     def put(self, line: dict[str, Any]) -> None:
         """Take a line, or drop it; returns at once."""
         if self._waiting.qsize() >= _MAX_WAITING:
-            self.dropped += 1
+            self.dropped[line.get("pool", "")] += 1
             return
         self._waiting.put(line)
 
@@ -118,7 +126,7 @@ class PickLog:
             try:
                 self._append(lines)
             except OSError as error:
-                self.dropped += len(lines)
+                self.dropped.update(line.get("pool", "") for line in lines)
                 _log.warning("the pick log can't be written", error=str(error))
 
     def _append(self, lines: list[dict[str, Any]]) -> None:

@@ -3,6 +3,9 @@
 prometheus_client keeps an object with a lock for each bucket of each label set: with a label for
 the endpoint that is hundreds of megabytes, and a second of encoding in which nothing is picked.
 Here a label set is one list of numbers, and the text is written piece by piece.
+
+A process may serve several pools: each has families of its own, without a label for the pool, and
+the page puts the pool in front of their labels.
 """
 
 from __future__ import annotations
@@ -30,8 +33,12 @@ class Family(Protocol):
     name: str
     labels: Sequence[str]
 
-    def text(self) -> Iterator[str]:
-        """The family in Prometheus' text format, one piece for each label set."""
+    def head(self) -> str:
+        """Help and type in Prometheus' text format."""
+        ...
+
+    def lines(self, front: str = "") -> Iterator[str]:
+        """The samples, one piece for each label set; ``front`` goes before their labels."""
         ...
 
     def forget(self, gone: Callable[[LabelValues], bool]) -> None:
@@ -69,11 +76,14 @@ class CounterFamily(Collector):
             family.add_metric(values, count)
         yield family
 
-    def text(self) -> Iterator[str]:
-        """The family in Prometheus' text format, one piece for each label set."""
-        yield _head(f"{self.name}_total", self.documentation, "counter")
+    def head(self) -> str:
+        """Help and type in Prometheus' text format."""
+        return _head(f"{self.name}_total", self.documentation, "counter")
+
+    def lines(self, front: str = "") -> Iterator[str]:
+        """The samples, one piece for each label set; ``front`` goes before their labels."""
         for values, count in list(self.values.items()):
-            pairs = _pairs(self.labels, values)
+            pairs = _pairs(self.labels, values, front)
             yield f"{self.name}_total{_braced(pairs)} {_number(count)}\n"
 
 
@@ -117,11 +127,14 @@ class HistogramFamily(Collector):
             family.add_metric(values, buckets=buckets, sum_value=cell[-1])
         yield family
 
-    def text(self) -> Iterator[str]:
-        """The family in Prometheus' text format, one piece for each label set."""
-        yield _head(self.name, self.documentation, "histogram")
+    def head(self) -> str:
+        """Help and type in Prometheus' text format."""
+        return _head(self.name, self.documentation, "histogram")
+
+    def lines(self, front: str = "") -> Iterator[str]:
+        """The samples, one piece for each label set; ``front`` goes before their labels."""
         for values, cell in list(self.cells.items()):
-            pairs = _pairs(self.labels, values)
+            pairs = _pairs(self.labels, values, front)
             start = f'{self.name}_bucket{{{pairs}{"," if pairs else ""}le="'
             total = 0
             lines = []
@@ -137,13 +150,26 @@ def _head(name: str, documentation: str, kind: str) -> str:
     return f"# HELP {name} {documentation.translate(_HELP_ESCAPES)}\n# TYPE {name} {kind}\n"
 
 
-def _pairs(labels: Sequence[str], values: LabelValues) -> str:
-    # An empty label is the same as none.
-    return ",".join(
-        f'{label}="{value.translate(_ESCAPES)}"'
-        for label, value in zip(labels, values, strict=True)
-        if value
+def _pairs(labels: Sequence[str], values: LabelValues, front: str) -> str:
+    pairs = ",".join(
+        _pair(label, value) for label, value in zip(labels, values, strict=True) if value
     )
+    return f"{front},{pairs}" if front and pairs else front or pairs
+
+
+def text(family: Family, front: str = "") -> str:
+    """A whole family in Prometheus' text format."""
+    return "".join((family.head(), *family.lines(front)))
+
+
+def pool_front(pool: str) -> str:
+    """The label of a pool, ``NS/NAME``, as it stands in front of the others; empty for none."""
+    return _pair("pool", pool) if pool else ""
+
+
+def _pair(label: str, value: str) -> str:
+    # An empty label is the same as none: callers leave it out.
+    return f'{label}="{value.translate(_ESCAPES)}"'
 
 
 def _braced(pairs: str) -> str:

@@ -47,13 +47,13 @@ def exporting_provider() -> TracerProvider:
 class Spans:
     """Makes spans with the request's own trace as their parent (W3C ``traceparent``)."""
 
-    def __init__(self, provider: TracerProvider) -> None:
-        """Make spans by this provider."""
+    def __init__(self, provider: TracerProvider, pool: str = "") -> None:
+        """Make spans of this pool's requests by this provider."""
         from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415 - where wanted
             TraceContextTextMapPropagator,
         )
 
-        self._provider = provider
+        self._pool = pool
         self._tracer = provider.get_tracer("inference_picker")
         self._propagator = TraceContextTextMapPropagator()
 
@@ -71,6 +71,7 @@ class Spans:
             attributes={
                 # Names of OpenTelemetry's semantic conventions where they have one.
                 "gen_ai.request.model": pick.model,
+                "inference_picker.pool": self._pool,
                 "inference_picker.target_model": pick.target,
                 "inference_picker.version": pick.version,
                 "inference_picker.sample": pick.sample,
@@ -100,11 +101,10 @@ class Spans:
             context=self._propagator.extract(dict(headers)),
             kind=SpanKind.SERVER,
             start_time=int(at * _NANO),
-            attributes={"http.response.status_code": reject.status},
+            attributes={
+                "inference_picker.pool": self._pool,
+                "http.response.status_code": reject.status,
+            },
         )
         span.set_status(Status(StatusCode.ERROR, str(reject.reason)))
         span.end(int(at * _NANO))
-
-    def close(self) -> None:
-        """Send what is left."""
-        self._provider.shutdown()

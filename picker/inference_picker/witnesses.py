@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from opentelemetry.sdk.trace import TracerProvider
+
     from inference_picker.messages import Finish, Reject
 
 
@@ -33,17 +35,18 @@ class Witness(Protocol):
 class LogWitness:
     """Writes to the pick log."""
 
-    def __init__(self, log: PickLog) -> None:
-        """Write to this log."""
+    def __init__(self, log: PickLog, pool: str) -> None:
+        """Write to this log what this pool does."""
         self._log = log
+        self._pool = pool
 
     def finished(self, headers: Mapping[str, str], finish: Finish, at: float) -> None:
         """Write a line."""
-        self._log.put(finished_line(headers, finish, at))
+        self._log.put(finished_line(headers, finish, at, pool=self._pool))
 
     def refused(self, headers: Mapping[str, str], reject: Reject, at: float) -> None:
         """Write a line."""
-        self._log.put(refused_line(headers, reject, at))
+        self._log.put(refused_line(headers, reject, at, pool=self._pool))
 
 
 class Witnesses:
@@ -53,14 +56,15 @@ class Witnesses:
         self,
         *,
         log: PickLog | None = None,
-        spans: tracing.Spans | None = None,
+        provider: TracerProvider | None = None,
+        pool: str = "",
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Tell these."""
+        """Tell these what becomes of this pool's requests."""
         self.log = log
         self._all: tuple[Witness, ...] = (
-            *([] if log is None else [LogWitness(log)]),
-            *([] if spans is None else [spans]),
+            *([] if log is None else [LogWitness(log, pool)]),
+            *([] if provider is None else [tracing.Spans(provider, pool)]),
         )
         self._wall_clock = wall_clock
 
@@ -85,8 +89,13 @@ class Witnesses:
 
 
 @contextlib.contextmanager
-def open_witnesses(pick_log: Path | None, *, max_bytes: int) -> Iterator[Witnesses]:
-    """Those that flag and environment ask for. Raises ConfigError for a log that can't be had."""
+def open_witnesses(
+    pick_log: Path | None, *, max_bytes: int
+) -> Iterator[Callable[[str], Witnesses]]:
+    """Those that flag and environment ask for, by pool.
+
+    Raises ConfigError for a log that can't be had.
+    """
     with contextlib.ExitStack() as stack:
         log = None
         if pick_log is not None:
@@ -94,8 +103,9 @@ def open_witnesses(pick_log: Path | None, *, max_bytes: int) -> Iterator[Witness
                 log = stack.enter_context(PickLog(pick_log, max_bytes=max_bytes))
             except OSError as error:
                 raise ConfigError(f"--pick-log {pick_log}: can't be written: {error}") from error
-        spans = None
+        provider = None
         if tracing.wanted(os.environ):
-            spans = tracing.Spans(tracing.exporting_provider())
-            stack.callback(spans.close)
-        yield Witnesses(log=log, spans=spans)
+            provider = tracing.exporting_provider()
+            # Sends what is left.
+            stack.callback(provider.shutdown)
+        yield lambda pool: Witnesses(log=log, provider=provider, pool=pool)

@@ -15,6 +15,7 @@ from inference_common.kube import (
     PatchKind,
 )
 from inference_picker.cluster import ClusterSource
+from inference_picker.namespaces import NamespaceWatch
 from inference_picker.objectives import INFERENCEOBJECTIVE, INFERENCEOBJECTIVE_X
 from inference_picker.splits import Target
 from support import manifests
@@ -40,10 +41,10 @@ def make_pod(name: str, labels: dict[str, str], *, ready: bool = True) -> dict[s
 
 @contextlib.asynccontextmanager
 async def watching(scenario: Scenario) -> AsyncIterator[ClusterSource]:
-    source = ClusterSource(
-        scenario.kube, name="pool", namespace=scenario.namespace, group=INFERENCEPOOL_X.group
-    )
-    async with source:
+    async with (
+        NamespaceWatch(scenario.kube, scenario.namespace) as watch,
+        ClusterSource(watch, name="pool", group=INFERENCEPOOL_X.group) as source,
+    ):
         await source.synced()
         yield source
 

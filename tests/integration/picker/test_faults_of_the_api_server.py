@@ -88,7 +88,7 @@ async def page(picker: Served, path: str) -> tuple[int, str]:
 
 async def staleness_s(picker: Served) -> float:
     _, text = await page(picker, "metrics")
-    name = "inference_picker_source_staleness_seconds "
+    name = "inference_picker_source_staleness_seconds{"
     return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(name))
 
 

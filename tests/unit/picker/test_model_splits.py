@@ -191,6 +191,19 @@ class FakeKube:
         yield None
 
 
+async def listed_splits(objects: dict[Resource, list[Any]]) -> list[ModelSplit]:
+    """The splits once all kinds are listed."""
+    found = SplitWatch(FakeKube(objects), "llm")  # type: ignore[arg-type]
+    for watch in found.watches.values():
+        watch.start()
+    for watch in found.watches.values():
+        await watch.known()
+    splits = list(found.splits("pool", V1))
+    for watch in found.watches.values():
+        await watch.stop()
+    return splits
+
+
 @pytest.mark.parametrize(
     ("served", "target"),
     [
@@ -214,12 +227,7 @@ async def test_the_older_group_is_ignored_where_the_newer_one_is_installed(
         kind: [make_rewrite(rules=[make_rule(to(name), models=("chat",))])] if name else []
         for kind, name in served.items()
     }
-    watch = SplitWatch(FakeKube(objects), "llm", lambda: None)  # type: ignore[arg-type]
-    watch.start()
-    await watch.known()
-
-    found = make_snapshot([], watch.splits("pool", V1))
-    await watch.stop()
+    found = make_snapshot([], await listed_splits(objects))
 
     assert [split.targets[0].name for split in found.splits.values()] == (
         [target] if target else []
@@ -232,11 +240,6 @@ async def test_a_rewrite_goes_before_an_inference_model_of_the_same_name() -> No
         INFERENCEMODEL: [make_model(poolRef=pool, targetModels=[{"name": "model"}])],
         INFERENCEMODELREWRITE: [make_rewrite(rules=[make_rule(to("rewrite"), models=("chat",))])],
     }
-    watch = SplitWatch(FakeKube(objects), "llm", lambda: None)  # type: ignore[arg-type]
-    watch.start()
-    await watch.known()
-
-    found = make_snapshot([], watch.splits("pool", V1))
-    await watch.stop()
+    found = make_snapshot([], await listed_splits(objects))
 
     assert found.splits["chat"].targets[0].name == "rewrite"

@@ -72,7 +72,7 @@ def test_lines_are_in_the_file_when_the_log_is_closed(tmp_path: Path) -> None:
             log.put({"number": number})
 
     assert [line["number"] for line in lines(path)] == list(range(2_000))
-    assert log.dropped == 0
+    assert log.dropped.total() == 0
 
 
 def test_a_full_file_is_put_aside(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_what_the_disk_refuses_is_counted_and_nothing_raises(tmp_path: Path) -> 
         path.parent.rmdir()
         log.put({})
 
-    assert log.dropped == 1
+    assert log.dropped.total() == 1
 
 
 def test_what_waits_is_bounded(tmp_path: Path) -> None:
@@ -100,14 +100,14 @@ def test_what_waits_is_bounded(tmp_path: Path) -> None:
     for _ in range(10_005):
         log.put({})
 
-    assert log.dropped == 5
+    assert log.dropped.total() == 5
 
 
 def explained(tmp_path: Path, *args: str) -> tuple[int, str]:
     path = tmp_path / "picks"
     rejected = Reject(status=503, reason=Reason.NO_ENDPOINTS, message="No ready endpoint.")
     entries = [
-        finished_line(HEADERS, FINISH, at=1.0),
+        finished_line(HEADERS, FINISH, at=1.0, pool="llm/chat"),
         refused_line({"x-request-id": "def"}, rejected, at=2.0),
     ]
     path.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries) + '{"at": 1')
@@ -121,7 +121,7 @@ def test_explain_shows_candidates_choice_and_outcome(tmp_path: Path) -> None:
     assert code == 0
     first, *rest = text.splitlines()
     assert first == "request abc: 10.0.0.1:80, version old"
-    assert "  model chat as v1, sample background" in rest
+    assert "  pool llm/chat, model chat as v1, sample background" in rest
     assert "  status 200, complete, first token after 33 ms, end after 500 ms" in rest
     assert "  subset took out 10.0.0.3:80" in rest
     assert any(line.strip().startswith("→  10.0.0.1:80") for line in rest)
@@ -134,7 +134,9 @@ def test_explain_shows_refusals(tmp_path: Path) -> None:
     assert text == ("request def: refused with 503, rejected-no-endpoints\n  No ready endpoint.\n")
 
 
-@pytest.mark.parametrize("args", [("--request", "nobody"), ("--endpoint", "10.9.9.9:80")])
+@pytest.mark.parametrize(
+    "args", [("--request", "nobody"), ("--endpoint", "10.9.9.9:80"), ("--pool", "llm/other")]
+)
 def test_explain_says_when_nothing_fits(tmp_path: Path, args: tuple[str, str]) -> None:
     code, text = explained(tmp_path, *args)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from inference_picker.series import CounterFamily, HistogramFamily
+from inference_picker.series import CounterFamily, HistogramFamily, text
 
 BOUNDS = (0.1, 1.0, 2.5)
 texts = st.text(max_size=8)
@@ -30,7 +30,7 @@ def test_a_histogram_reads_as_prometheus_clients(observed: list[tuple[str, float
         theirs.labels(label).observe(seen)
         family.observe((label,), seen)
 
-    found = samples("".join(family.text()))
+    found = samples(text(family))
 
     assert found == pytest.approx(samples(generate_latest(registry).decode()))
 
@@ -44,7 +44,7 @@ def test_a_counter_reads_as_prometheus_clients(counted: list[str]) -> None:
         theirs.labels(label).inc()
         family.inc((label,))
 
-    assert samples("".join(family.text())) == samples(generate_latest(registry).decode())
+    assert samples(text(family)) == samples(generate_latest(registry).decode())
 
 
 def test_text_and_collected_samples_agree() -> None:
@@ -56,7 +56,7 @@ def test_text_and_collected_samples_agree() -> None:
     collected = {
         name: value for (name, _), value in samples(generate_latest(registry).decode()).items()
     }
-    written = {name: value for (name, _), value in samples("".join(family.text())).items()}
+    written = {name: value for (name, _), value in samples(text(family)).items()}
 
     assert written == collected
     assert written["h_count"] == 3
@@ -67,4 +67,4 @@ def test_a_value_on_a_bound_is_within_it() -> None:
     family = HistogramFamily("h", "Help.", (), BOUNDS)
     family.observe((), 0.1)
 
-    assert samples("".join(family.text()))["h_bucket", (("le", "0.1"),)] == 1
+    assert samples(text(family))["h_bucket", (("le", "0.1"),)] == 1

@@ -53,7 +53,6 @@ def test_a_failure_is_the_spans_status() -> None:
         (StatusCode.ERROR, "reset"),
         (StatusCode.ERROR, "rejected-no-endpoints"),
     ]
-    spans.close()
 
 
 @pytest.mark.parametrize(
