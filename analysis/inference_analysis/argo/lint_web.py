@@ -45,7 +45,7 @@ def web_problems(metric: Mapping[str, Any]) -> Iterator[str]:
             f"look. {_AGAIN}"
         )
     limit = int(metric.get("consecutiveErrorLimit", DEFAULT_ERROR_LIMIT))
-    needed = error_limit(settings.retry_for + settings.max_wait)
+    needed = error_limit(settings.retry_for, settings.max_wait)
     if limit < needed:
         waits = max(limit - DEFAULT_ERROR_LIMIT, 0) * ERROR_RETRY_S
         yield (

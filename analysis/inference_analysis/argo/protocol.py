@@ -55,9 +55,9 @@ def exit_code(outcome: Outcome, measured: int) -> int:
     return SUCCEEDED if measured % 2 == 0 else FAILED
 
 
-def error_limit(wait_s: float) -> int:
-    """The ``consecutiveErrorLimit`` with which the last Web measurement can wait that long."""
-    return DEFAULT_ERROR_LIMIT + math.ceil(wait_s / ERROR_RETRY_S)
+def error_limit(*waits_s: float) -> int:
+    """The ``consecutiveErrorLimit`` with which the last Web measurement can wait, once or more."""
+    return DEFAULT_ERROR_LIMIT + sum(math.ceil(wait_s / ERROR_RETRY_S) for wait_s in waits_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

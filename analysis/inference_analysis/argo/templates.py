@@ -119,7 +119,7 @@ def web_template(
     }
     if not background:
         metric["count"] = math.ceil(settings.look.after / settings.look.every) + 1
-        metric["consecutiveErrorLimit"] = error_limit(settings.retry_for + settings.max_wait)
+        metric["consecutiveErrorLimit"] = error_limit(settings.retry_for, settings.max_wait)
     name = f"{wanted.name}-background" if background else wanted.name
     args = ("canary-hash", "stable-hash", "namespace", "rollout")
     return _template(name, wanted, values, metric, args=args)

@@ -109,9 +109,11 @@ def test_the_last_web_measurement_can_wait_by_errors(
     assert (found.last, found.repeatable) == (last, repeatable)
 
 
-@given(st.integers(0, 100_000))
-def test_as_many_errors_are_borne_as_the_wait_takes_and_argos_own_four(wait_s: int) -> None:
-    limit = error_limit(wait_s)
+@given(st.integers(0, 100_000), st.integers(0, 100_000))
+def test_as_many_errors_are_borne_as_the_waits_take_and_argos_own_four(
+    retry_s: int, wait_s: int
+) -> None:
+    limit = error_limit(retry_s, wait_s)
 
     def waits(errors: int) -> bool:
         """After that many Errors, each ten seconds before the next measurement."""
@@ -121,4 +123,5 @@ def test_as_many_errors_are_borne_as_the_wait_takes_and_argos_own_four(wait_s: i
     first_final = limit - 4
     assert not waits(first_final)
     assert first_final == 0 or waits(first_final - 1)
-    assert 10 * first_final >= wait_s
+    # An Error at the beginning of each wait, and one each ten seconds until it is over.
+    assert first_final == len(range(0, retry_s, 10)) + len(range(0, wait_s, 10))

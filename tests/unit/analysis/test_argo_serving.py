@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
 from inference_analysis.argo import serving
+from inference_analysis.argo.books import Entry
+from inference_analysis.argo.protocol import Outcome, WebMeasurement
 from inference_analysis.argo.runs import running_run
+from inference_analysis.argo.settings import AnalysisDocument, analysis_document
 from inference_analysis.errors import InputError
 
 QUESTION: dict[str, Any] = {
@@ -77,3 +82,66 @@ async def test_the_run_that_asks_is_the_newest_of_the_rollout_that_has_not_ended
 async def test_a_question_that_no_run_asks_is_refused() -> None:
     with pytest.raises(InputError, match="Check the arguments"):
         await running_run(Listed(), "llm", "chat", "6d5f", "analysis")  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An analysis that says ``given``."""
+
+    given: Entry | None
+    settings: AnalysisDocument
+    asked_again: bool = True
+
+    async def advance(self, _: float) -> Entry | None:
+        return self.given
+
+
+def entry(outcome: Outcome) -> Entry:
+    return Entry(run="u1", at=1.0, outcome=outcome, verdict="pass", lines=["PASS, proceed"])
+
+
+@pytest.mark.parametrize(
+    ("given", "place", "status", "action"),
+    [
+        pytest.param(None, WebMeasurement(last=False, repeatable=True), 200, "wait", id="early"),
+        pytest.param(None, WebMeasurement(last=True, repeatable=True), 503, "wait", id="last"),
+        # A template that ends before its look must not promote: nothing was looked at.
+        pytest.param(
+            None, WebMeasurement(last=True, repeatable=False), 200, "pause", id="too-late"
+        ),
+        pytest.param(
+            entry(Outcome.SUCCESSFUL),
+            WebMeasurement(last=True, repeatable=True),
+            200,
+            "proceed",
+            id="judged",
+        ),
+        pytest.param(
+            entry(Outcome.FAILED),
+            WebMeasurement(last=False, repeatable=False),
+            200,
+            "abort",
+            id="gross-harm",
+        ),
+    ],
+)
+async def test_only_the_last_measurement_waits_by_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+    given: Entry | None,
+    place: WebMeasurement,
+    status: int,
+    action: str,
+) -> None:
+    async def the_run(*_: object) -> dict[str, Any]:
+        return {}
+
+    async def the_analysis(*_: object, **__: object) -> Asked:
+        return Asked(given, analysis_document({"prometheus": {"url": "http://p"}}))
+
+    monkeypatch.setattr(serving, "running_run", the_run)
+    monkeypatch.setattr(serving, "analysis_of", the_analysis)
+    monkeypatch.setattr(serving, "web_measurement", lambda *_: place)
+    application = serving.application(Listed(), {})  # type: ignore[arg-type]
+    async with TestClient(TestServer(application)) as client:
+        answer = await client.post(serving.PATH, json=QUESTION)
+        assert (answer.status, (await answer.json())["action"]) == (status, action)
