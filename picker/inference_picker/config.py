@@ -114,6 +114,14 @@ class PickerConfig:
     notes: tuple[str, ...] = ()
     """What stands in the file and has no effect, for the user to read."""
 
+    @property
+    def hands_out_tokens(self) -> bool:
+        """Whether answers carry a token by which a session comes back to its endpoint."""
+        return any(
+            getattr(each.plugin, "hands_out_tokens", False)
+            for each in (*self.profile.filters, *self.profile.scorers)
+        )
+
     def scheduler(self, random: Random | None = None) -> Scheduler:
         """A scheduler of this configuration, without endpoints."""
         index = PrefixIndex(capacity=self.index_capacity, memory_entries=self.index_memory)

@@ -18,6 +18,7 @@ from inference_picker.messages import Ended, Finish, Phase, Pick, Reason, Refuse
 from inference_picker.outcomes import MALFORMED, failure_of
 from inference_picker.prompts import read_prompt
 from inference_picker.scheduler import Question
+from inference_picker.sessions import Session, session_of, token_of
 from inference_picker.subsets import Subset
 from inference_picker.targets import Drawn, TargetDraw
 from inference_picker.versions import Divider, key_of
@@ -80,6 +81,8 @@ class Director:
         self.admission: Admission[tuple[Pick, Flight]] = Admission(
             self.scheduler.board, thresholds=config.thresholds, limits=config.queue, clock=clock
         )
+        self._hands_out_tokens = config.hands_out_tokens
+        self._random = Random(start)  # noqa: S311 - names of sessions are no secret
         self._source = source
         self._settings = settings
         self._divider = Divider(start)
@@ -123,6 +126,8 @@ class Director:
         pool = self._source.snapshot()
         model = question.model
         key = key_of(question.headers, question.content)
+        sent, session = self._session(question)
+        key = key or session or None
         drawn = Drawn(name="") if model is None else self._draw(pool, model, key)
         if drawn is None:
             return _no_target(model)
@@ -159,6 +164,11 @@ class Director:
             bucket=drawn.bucket if division is None else division.bucket,
             prompt_bytes=prompt.size,
             decision=choice.ranking.decision,
+            session=Session(
+                sent=sent, tokens={each.address: token_of(each, session) for each in order}
+            )
+            if session
+            else None,
             rewrite_back=self._writes_back(model, target),
         )
         return pick, self.scheduler.take_off(choice, at=at)
@@ -230,6 +240,12 @@ class Director:
         if division.version != division.wanted:
             self.unmet[division.wanted] += 1
         return division
+
+    def _session(self, question: PickEndpoint) -> tuple[str, str]:
+        """The token that a request carries, and its session; empty where there are no sessions."""
+        if not self._hands_out_tokens or PROBE_HEADER in question.headers:
+            return "", ""
+        return session_of(question.headers, self._random)
 
     def _draw(self, pool: PoolSnapshot, model: str, key: str | None) -> Drawn | None:
         split = pool.splits.get(model) or pool.other

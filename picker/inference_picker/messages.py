@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from inference_picker.decisions import Decision
+    from inference_picker.sessions import Session
 
 
 class BodyMode(enum.IntEnum):
@@ -184,6 +185,8 @@ class Pick:
     """Whether the response must name ``model`` where the server wrote ``target``."""
     watch_body: bool = False
     """Whether the response body is watched for its tokens."""
+    session: Session | None = None
+    """The request's session, where the answer may have to name its endpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +288,7 @@ class AnswerResponseHeaders:
 
     override: BodyOverride | None = None
     remove_content_length: bool = False
+    session_token: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

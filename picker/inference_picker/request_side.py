@@ -178,6 +178,8 @@ class RequestSide:
         echo = self.head.response_body_mode is BodyMode.FULL_DUPLEX_STREAMED
         if not self._leaves or not echo or pick.watch_body or pick.rewrite_back:
             return ()
+        if pick.session is not None and pick.session.is_news(pick.endpoints[0]):
+            return ()
         finish = self._books.close(Ended.UNFOLLOWED, at)
         self._books.over = True
         return finish

@@ -78,9 +78,11 @@ class ResponseSide:
         books = self._books
         books.status = _status(event.headers)
         books.served = event.served
+        token = self._session_token()
         if event.end_of_stream:
             self.state = ResponseState.SENT
-            return (AnswerResponseHeaders(), *books.close(Ended.COMPLETE, at))
+            answer = AnswerResponseHeaders(session_token=token)
+            return (answer, *books.close(Ended.COMPLETE, at))
         self.state = ResponseState.BODY
         wanted = self._watch(event.headers)
         here = self.mode is not BodyMode.NONE
@@ -95,9 +97,18 @@ class ResponseSide:
         answer = AnswerResponseHeaders(
             override=override,
             remove_content_length=self._restorer is not None and self.mode not in WHOLE,
+            session_token=token,
         )
         early = wanted or _content_type(event.headers) == _EVENT_STREAM
         return (answer,) if early else (answer, FirstByte())
+
+    def _session_token(self) -> str | None:
+        """The token by which the client comes back to the endpoint that serves."""
+        books = self._books
+        if books.pick is None or books.pick.session is None:
+            return None
+        served = books.served or books.pick.endpoints[0]
+        return books.pick.session.answer(served, books.status)
 
     def _watch(self, headers: Mapping[str, str]) -> bool:
         """Prepare to read and rewrite the body as the pick wishes; whether there is need to."""

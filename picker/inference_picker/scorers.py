@@ -7,12 +7,12 @@ Those read the metrics pages; this picker's own count is `pods.in_flight`.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from inference_picker.sessions import TOKEN_HEADER, is_named, read_token
 
 if TYPE_CHECKING:
     from inference_picker.ranking import Floats, Pods, SchedulingRequest
@@ -178,11 +178,13 @@ class TokenLoadScorer:
 class SessionAffinityScorer:
     """``session-affinity-scorer``: 1 for the session's pod, 0 for the others.
 
-    The session's pod is the one that ``x-session-token`` names (base64 of namespace/name, as
-    llm-d-router writes it); else the one on which ``x-session-id``, or the header that is
-    configured, falls by rendezvous hashing: every picker finds the same one, without a table,
-    and a pod that comes or goes moves only its own sessions.
+    The session's pod is the one that ``x-session-token`` names, which answers carry where this
+    scorer is configured (`inference_picker.sessions`); else the one on which ``x-session-id``, or
+    the header that is configured, falls by rendezvous hashing: every picker finds the same one,
+    without a table, and a pod that comes or goes moves only its own sessions.
     """
+
+    hands_out_tokens = True
 
     def __init__(self, *, header: str = "x-session-id") -> None:
         """Take the header's name."""
@@ -191,10 +193,10 @@ class SessionAffinityScorer:
     def score(self, request: SchedulingRequest, pods: Pods) -> Floats:
         """0 for all where the request has no session."""
         scores = np.zeros(len(pods))
-        named = _session_pod(request.headers.get("x-session-token", ""))
-        if named:
-            scores[[each.pod == named for each in pods.endpoints]] = 1.0
-        elif session := request.headers.get(self._header):
+        token = read_token(request.headers.get(TOKEN_HEADER, ""))
+        if token is not None:
+            scores[[is_named(each, token.endpoint) for each in pods.endpoints]] = 1.0
+        if not scores.any() and (session := request.headers.get(self._header)):
             key = session.encode()
             ranks = [
                 hashlib.blake2b(each.address.encode(), key=_short(key), digest_size=8).digest()
@@ -207,13 +209,6 @@ class SessionAffinityScorer:
 def _short(key: bytes) -> bytes:
     """A key that blake2b takes (64 bytes at most)."""
     return key if len(key) <= 64 else hashlib.blake2b(key).digest()  # noqa: PLR2004
-
-
-def _session_pod(token: str) -> str:
-    try:
-        return base64.b64decode(token, validate=True).decode().rpartition("/")[2]
-    except (binascii.Error, ValueError):
-        return ""
 
 
 def _falling(values: Floats) -> Floats:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from inference_common.names import PROBE_HEADER
 from inference_picker.messages import Sample
 from inference_picker.places import place_of
+from inference_picker.sessions import TOKEN_HEADER, read_token
 from inference_picker.splits import EvenSequence
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 KEY_HEADERS: Final = (
     "x-session-id",
-    "x-session-token",
+    TOKEN_HEADER,
     "x-llm-d-inference-fairness-id",
     "x-gateway-inference-fairness-id",
 )
@@ -168,8 +169,13 @@ def key_of(headers: Mapping[str, str], content: Mapping[str, Any] | None) -> str
     if PROBE_HEADER in headers:
         return None
     for name in KEY_HEADERS:
-        if headers.get(name):
-            return headers[name]
+        value = headers.get(name)
+        if value and name == TOKEN_HEADER:
+            token = read_token(value)
+            # The endpoint in it is no user: all who are served by it would move together.
+            value = value if token is None else token.session
+        if value:
+            return value
     for name in KEY_FIELDS:
         found = (content or {}).get(name)
         if isinstance(found, str) and found:

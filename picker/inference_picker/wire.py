@@ -31,6 +31,7 @@ from inference_picker.messages import (
     StreamRequestBody,
     StreamResponseBody,
 )
+from inference_picker.sessions import TOKEN_HEADER
 from inference_picker.subsets import split_hint
 
 if TYPE_CHECKING:
@@ -187,11 +188,15 @@ def _response_body(command: AnswerResponseBody) -> bytes:
 
 
 def _response_headers(command: AnswerResponseHeaders) -> bytes:
-    if command.override is None and not command.remove_content_length:
+    plain = not command.remove_content_length and command.session_token is None
+    if command.override is None and plain:
         return _PASS_RESPONSE_HEADERS
-    if command.override is BodyOverride.SKIP and not command.remove_content_length:
+    if command.override is BodyOverride.SKIP and plain:
         return _SKIP_RESPONSE_BODY
     answer = pb.ProcessingResponse(response_headers=pb.HeadersResponse())
+    if command.session_token is not None:
+        mutation = answer.response_headers.response.header_mutation
+        _set_header(mutation, TOKEN_HEADER, command.session_token)
     if command.remove_content_length:
         mutation = answer.response_headers.response.header_mutation
         mutation.remove_headers.append("content-length")
