@@ -168,7 +168,7 @@ class Server:
         return await self._generate(request, chat=True)
 
     async def _generate(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
-        arrived = self.driver.clock()
+        arrived = self.driver.now()
         generation = parse_generation(await request.read(), chat=chat, models=self.models)
         try:
             faults = self.faults.for_request(generation.model, request.headers.get(HEADER))
@@ -218,11 +218,12 @@ class Server:
         finally:
             # Also when the client has gone: aiohttp then cancels this handler.
             self.driver.leave(sequence)
+            last = None if outcome == "abort" else sequence.last_token_at
             self.metrics.record_finished(
                 sequence,
                 reason=outcome,
                 max_tokens=generation.max_tokens,
-                now=self.driver.clock(),
+                now=self.driver.now() if last is None else last,
             )
             self._adapters_changed()
 
