@@ -14,9 +14,12 @@ from inference_analysis.argo.lint_web import web_problems
 from inference_analysis.argo.protocol import CONSECUTIVE_SUCCESS_LIMIT, COUNT, FAILURE_LIMIT
 from inference_analysis.argo.settings import analysis_document, tree
 from inference_analysis.errors import InputError
+from inference_analysis.sizing import LEAST_PAIRS, MOST_LOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from inference_analysis.argo.settings import AnalysisDocument
 
 Object = dict[str, Any]
 LEAST_ARGO: Final = (1, 10)
@@ -233,7 +236,7 @@ def _of_rollout(
     ]
     if canary.get("analysis"):
         used.append((f"{name}, background analysis", canary["analysis"], None))
-    seen = []
+    seen, looks = [], 0
     for where, analysis, index in used:
         names = [str(t.get("templateName")) for t in analysis.get("templates") or []]
         if not set(names) & set(ours):
@@ -250,6 +253,16 @@ def _of_rollout(
         if index is not None:
             for text, fatal in lint_loads.problems(rollout, index, ttft=_by_ttft(template)):
                 yield Mistake(where=where, text=text, fatal=fatal)
+            looks += _by_adapters(template)
+        elif _by_adapters(template):
+            looks += _background_looks(template)
+    if looks > MOST_LOOKS:
+        yield Mistake(
+            where=name,
+            text=f"plans {looks} looks at adapters: where fewer than {LEAST_PAIRS} pods serve "
+            f"both, windows are compared, {MOST_LOOKS} looks decide and others are inconclusive",
+            fatal=False,
+        )
     if None in seen and len(seen) > 1:
         yield Mistake(
             where=name,
@@ -259,16 +272,32 @@ def _of_rollout(
         )
 
 
+def _settings(template: Mapping[str, Any]) -> AnalysisDocument | None:
+    """The template's settings over the defaults; None where they are wrong, which is told."""
+    elsewhere: Object = {"prometheus": {"url": "http://defaults"}}
+    try:
+        return analysis_document(elsewhere | dict(_values(template)))
+    except InputError:
+        return None
+
+
 def _by_ttft(template: Mapping[str, Any]) -> bool:
     """Whether the template compares pools of pods by their time to the first token."""
-    try:
-        values = _values(template)
-    except InputError:
+    settings = _settings(template)
+    if settings is None or settings.arms.by != "pods":
         return False
-    arms, policy = values.get("arms") or {}, values.get("policy") or {}
-    gates = policy.get("gates") or []
-    named = not gates or any(gate.get("metric") == "ttft" for gate in gates)
-    return named and arms.get("by", "pods") == "pods"
+    gates = settings.policy.gates
+    return not gates or any(gate.metric == "ttft" for gate in gates)
+
+
+def _by_adapters(template: Mapping[str, Any]) -> bool:
+    settings = _settings(template)
+    return settings is not None and settings.arms.by == "adapters"
+
+
+def _background_looks(template: Mapping[str, Any]) -> int:
+    settings = _settings(template)
+    return 0 if settings is None else settings.background.looks
 
 
 def _of_args(analysis: Mapping[str, Any], where: str) -> Iterator[Mistake]:

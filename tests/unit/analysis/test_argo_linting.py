@@ -220,6 +220,29 @@ def test_pools_of_different_size_are_told_where_ttft_decides(
 
 
 @pytest.mark.parametrize(
+    ("values", "used", "said"),
+    [
+        pytest.param({}, rollout(20, 40), "", id="two-steps"),
+        pytest.param({}, rollout(20, 40, 60), "plans 3 looks at adapters", id="three-steps"),
+        pytest.param(
+            {"background": {"looks": 2}},
+            rollout(20, analysis=templates.step(WANTED, "job")),
+            "plans 3 looks at adapters",
+            id="in-the-background",
+        ),
+        pytest.param({"arms": {"by": "pods"}}, rollout(20, 40, 60), "", id="pods"),
+    ],
+)
+def test_more_looks_at_adapters_than_windows_can_bear_are_told(
+    values: Object, used: Object, said: str
+) -> None:
+    found = [
+        t for t in texts(template(**{"arms": {"by": "adapters"}} | values), used) if "plans" in t
+    ]
+    assert (said in found[0]) if said else not found
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         pytest.param({"count": 10}, "it would end before its look", id="ends-too-early"),
