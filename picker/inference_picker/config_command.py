@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from inference_picker.config import PickerConfig
+    from inference_picker.ranking import Named
 
 
 def check_config(
@@ -30,9 +31,11 @@ def check_config(
 def _lines(file: Path, config: PickerConfig) -> list[str]:
     profile, rules = config.profile, config.rules
     lines = [f"{file}: good", "", f"profile {profile.name}"]
-    lines += [f"  filter  {each.name}" for each in profile.filters]
-    lines += [f"  scorer  {each.name}  weight {each.weight:g}" for each in profile.scorers]
-    lines += [f"  picker  {profile.picker.name}", ""]
+    lines += [f"  filter  {each.name}{_origin(each)}" for each in profile.filters]
+    lines += [
+        f"  scorer  {each.name}  weight {each.weight:g}{_origin(each)}" for each in profile.scorers
+    ]
+    lines += [f"  picker  {profile.picker.name}{_origin(profile.picker)}", ""]
     lines.append(
         f"ejection       {rules.consecutive} failures in a row, or {rules.rate:.0%} of "
         f"{rules.window}; {rules.base_s:g} s and twice as long each time, up to {rules.max_s:g} s; "
@@ -54,3 +57,10 @@ def _lines(file: Path, config: PickerConfig) -> list[str]:
     if config.notes:
         lines += ["", "named, without effect:", *(f"  {each}" for each in config.notes)]
     return lines
+
+
+def _origin(named: Named) -> str:
+    """Where a user's own plugin comes from."""
+    kind = type(named.plugin)
+    own = kind.__module__.partition(".")[0] != __package__
+    return f"  ({kind.__module__}.{kind.__qualname__})" if own else ""
