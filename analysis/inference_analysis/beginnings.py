@@ -25,7 +25,7 @@ Key = tuple[tuple[str, str], ...]
 _PART: Final = frozenset(
     {
         *("__name__", "le", "version", "model_name", "target_model_name"),
-        *("accounting", "phase", "bucket", "class"),
+        *("accounting", "phase", "bucket", "class", "reason"),
     }
 )
 _WHO: Final = frozenset({"endpoint", "exported_endpoint", "sample"})

@@ -38,6 +38,8 @@ class Captured:
     """The same by bucket of users, where users stick to a version."""
     background: tuple[dict[str, Any], ...] = ()
     """Stable's pods with their requests beside a matched control."""
+    diverted: list[int | None] | None = None
+    """Requests that were drawn for the canary while all its servers were ejected, by window."""
 
 
 def captured(

@@ -40,6 +40,7 @@ def parse(content: bytes | str, *, stable_only: bool = False) -> CellsDocument:
         *_pod_problems(document, (Arm.STABLE,) if stable_only else tuple(Arm)),
         *_sticky_problems(document),
         *_background_problems(document),
+        *_diverted_problems(document),
         *_prompt_problems(document),
     ]
     if problems:
@@ -171,6 +172,13 @@ def _background_problems(document: CellsDocument) -> list[str]:
         for name, histogram in pod.histograms.items():
             problems += _histogram_problems(histogram, f"{path}.histograms.{name}", width)
     return problems
+
+
+def _diverted_problems(document: CellsDocument) -> list[str]:
+    width = len(document.windows.start)
+    if document.diverted is None or len(document.diverted) == width:
+        return []
+    return [f"diverted: {len(document.diverted)} values for {width} windows"]
 
 
 def _column_problems(pod: PodDocument, path: str, width: int) -> list[str]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from inference_analysis.aliases import UP
 from inference_analysis.beginnings import from_zero
 from inference_analysis.capturing import captured, captured_background, captured_users
-from inference_analysis.picker_arms import PickerArms
+from inference_analysis.diversions import diverted
+from inference_analysis.picker_arms import PickerArms, PickerBy
 from inference_analysis.schema import SCHEMA
 from inference_analysis.series import series
 
@@ -51,6 +52,11 @@ def collected(
     found = captured(
         {key: arms.of_pods(answer) for key, answer in answers.items()}, families, settings
     )
+    lost = []
+    if arms.by is PickerBy.VERSIONS:
+        lost = series(
+            server.samples(arms.diverted_selector(), since_s=grid.since_s, until_s=grid.end_s)
+        )
     sticky = captured_users(
         {key: arms.of_users(answer) for key, answer in answers.items()}, families, settings
     )
@@ -58,6 +64,7 @@ def collected(
         found,
         notes=(*server.notes, *found.notes),
         sticky=sticky,
+        diverted=diverted(lost, [item for answer in answers.values() for item in answer], grid),
         background=captured_background(rest, families, settings),
     )
 
@@ -89,6 +96,8 @@ def cells_document(
         document["background"] = list(found.background)
     if found.sticky:
         document["sticky"] = list(found.sticky)
+    if found.diverted is not None:
+        document["diverted"] = found.diverted
     if isinstance(arms, PickerArms) and arms.display:
         document["display"] = dict(arms.display)
     return document

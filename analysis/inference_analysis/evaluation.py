@@ -17,6 +17,7 @@ from inference_analysis.confounders import (
     check_load,
     check_mix,
 )
+from inference_analysis.diversions import diverted_limit
 from inference_analysis.errors import InputError
 from inference_analysis.gates import Context, gate_result
 from inference_analysis.gross_harm import (
@@ -268,5 +269,8 @@ def _gross(context: Context) -> list[GrossHarm]:
                 limit=policy.error_limit,
                 least=policy.gross_requests,
             )
+        )
+        found.append(
+            diverted_limit(observations, limit=policy.error_limit, least=policy.gross_requests)
         )
     return [check for check in found if check is not None]

@@ -123,6 +123,9 @@ class Observations:
     background: Observations | None = None
     """Stable's requests beside a matched control: no reference, but they tell what pods differ by.
     Its pods are all of stable's; None where the arms are whole versions."""
+    diverted: FloatArray | None = None
+    """(W,) requests that were drawn for the canary and went to stable, because every server of the
+    canary was ejected for its errors."""
     display: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Metrics that are shown and decide nothing, with the reason."""
     prompts: tuple[Prompt, ...] = ()
@@ -183,4 +186,5 @@ class Observations:
             covered=cut(self.covered),
             sticky=None if self.sticky is None else self.sticky.windows(kept),
             background=None if self.background is None else self.background.windows(kept),
+            diverted=None if self.diverted is None else self.diverted[kept],
         )

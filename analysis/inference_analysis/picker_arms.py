@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 POD_LABEL: Final = "pod"
 """Under which `by_pod` finds the pod, once `PickerArms` has put the endpoint there."""
+DIVERTED: Final = "inference_picker_share_unmet_total"
 CONTROL_SUFFIX: Final = "-control"
 _BIASED: Final = (
     "the reference has another share of the traffic, and prefix caches are kept by adapter. Load "
@@ -132,6 +133,16 @@ class PickerArms:
             matchers.append(f"version={quoted(self.canary_hash)}")
         else:
             matchers.append(f"version={quoted(self.stable_hash)}")
+        return "{" + ",".join(matchers) + "}"
+
+    def diverted_selector(self) -> str:
+        """PromQL of the requests that the canary's share lost to its servers' ejection."""
+        matchers = (
+            f"__name__={quoted(DIVERTED)}",
+            f"{self.namespace_label}={quoted(self.namespace)}",
+            f"version={quoted(self.canary_hash)}",
+            'reason="ejected"',
+        )
         return "{" + ",".join(matchers) + "}"
 
     def remedy(self) -> str:

@@ -196,4 +196,5 @@ class CellsDocument(_Model):
     prompts: list[PromptDocument] = []
     sticky: list[PodDocument] = []
     background: list[PodDocument] = []
+    diverted: list[Count | None] | None = None
     display: dict[str, str] = {}

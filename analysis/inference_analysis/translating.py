@@ -33,6 +33,9 @@ def observations(document: CellsDocument) -> Observations:
         found,
         sticky=_measured(document, document.sticky) if document.sticky else None,
         background=_measured(document, document.background) if document.background else None,
+        diverted=None
+        if document.diverted is None
+        else np.array([n or 0 for n in document.diverted], dtype=np.float64),
         display=MappingProxyType(dict(document.display)),
         prompts=_prompts(document),
     )

@@ -41,6 +41,10 @@ _log = structlog.get_logger(__name__)
 _FIRST_GUESS_S: Final = 2.0
 _LEARNING_RATE: Final = 0.05
 
+EJECTED: Final = "ejected"
+FULL: Final = "full"
+"""Why a version could not take a request: all its endpoints are ejected, or it has no room."""
+
 _PATIENCE_S: Final = 10.0
 """A client that leaves sooner without any answer says nothing about the endpoint."""
 
@@ -88,8 +92,8 @@ class Director:
         self._divider = Divider(start)
         self._clock = clock
         self._wall_clock = wall_clock
-        self.unmet: Counter[str] = Counter()
-        """Requests by the version that was drawn for them and had no room."""
+        self.unmet: Counter[tuple[str, str]] = Counter()
+        """Requests by the version that was drawn for them and could not take them, and by why."""
         self._targets = TargetDraw(start)
         self._followed_s = _FIRST_GUESS_S
 
@@ -238,7 +242,9 @@ class Director:
             is_full=lambda endpoint: self.scheduler.is_full(endpoint.address, at=at),
         )
         if division.version != division.wanted:
-            self.unmet[division.wanted] += 1
+            own = [each.address for each in allowed if each.version == division.wanted]
+            is_ejected = bool(own) and not any(map(self.scheduler.ejector.health, own))
+            self.unmet[division.wanted, EJECTED if is_ejected else FULL] += 1
         return division
 
     def _session(self, question: PickEndpoint) -> tuple[str, str]:

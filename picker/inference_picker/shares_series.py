@@ -22,8 +22,8 @@ _PREFIX: Final = "inference_picker"
 class SharesCollector(Collector):
     """Read from the pool when they are asked for. The served shares are in the picks' counter."""
 
-    def __init__(self, *, source: Source, unmet: Mapping[str, int]) -> None:
-        """``unmet`` counts requests by the version that was drawn for them and had no room."""
+    def __init__(self, *, source: Source, unmet: Mapping[tuple[str, str], int]) -> None:
+        """``unmet`` counts requests by the version that could not take them, and by why."""
         self._source = source
         self._unmet = unmet
 
@@ -40,11 +40,12 @@ class SharesCollector(Collector):
         yield wanted
         unmet = CounterMetricFamily(
             f"{_PREFIX}_share_unmet",
-            "Requests that stable got because the version drawn for them had no room.",
-            labels=("version",),
+            "Requests that stable got because the version drawn for them had no room (reason full) "
+            "or only endpoints that are left out for their errors (ejected).",
+            labels=("version", "reason"),
         )
-        for version, count in sorted(self._unmet.items()):
-            unmet.add_metric((version,), count)
+        for labels, count in sorted(self._unmet.items()):
+            unmet.add_metric(labels, count)
         yield unmet
         state = GaugeMetricFamily(
             f"{_PREFIX}_shares_state",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inference_analysis import checking, translating
@@ -27,8 +27,9 @@ from inference_analysis.picker_arms import PickerArms, PickerBy
 from inference_analysis.verdicts import Outcome, Verdict
 from inference_picker.messages import Ended, Finish, Phase, Pick, Sample, TokenTimes, Usage
 from inference_picker.metrics import Metrics
-from inference_picker.pool import Endpoint, make_snapshot
+from inference_picker.pool import Endpoint, StaticSource, make_snapshot
 from inference_picker.recording import Recorder
+from inference_picker.shares_series import SharesCollector
 from support.picker_rig import RECOMMENDED, running_setup
 
 if TYPE_CHECKING:
@@ -258,10 +259,11 @@ def test_versions_inside_a_pool_are_compared_with_the_control_and_by_users() -> 
     assert found.observations.sticky is not None
 
 
-def ejected() -> Pages:
+def ejected(diverted: int = 0) -> Pages:
     """Three canary pods that answer 500: ejected, tried again ten seconds later, then twenty …
 
     The first requests come while the picker is watched already, as pods enter their slow start.
+    ``diverted`` requests a scrape are drawn for the canary while all three are out.
     """
     picker = Picker([f"chat-{i}" for i in range(6)], ["new"] * 3 + ["old"] * 3)
     pages = Pages()
@@ -273,7 +275,11 @@ def ejected() -> Pages:
                 picker.finish(pod, "base", 0.2, failed=True, phase=Phase.WARMUP)
             for _ in range(40):
                 picker.finish(3 + pod, "base", 0.2, sample=Sample.CONTROL)
-        pages.scrape(picker.page(), at)
+        unmet = {("new", "ejected"): diverted * max(0, int((at - 1030.0) // SCRAPE_S))}
+        shares = SharesCollector(source=StaticSource(picker.pool), unmet=unmet)
+        registry = CollectorRegistry()
+        registry.register(shares)
+        pages.scrape(picker.page() + generate_latest(registry).decode(), at)
     return pages
 
 
@@ -287,6 +293,24 @@ def test_a_canary_that_only_fails_is_failed_by_the_few_requests_it_got() -> None
     found = judged(document)
     assert found.decision.verdict is Verdict.FAIL
     assert any("errors" in reason for reason in found.decision.reasons)
+
+
+def test_requests_that_an_ejected_canary_could_not_get_are_gross_harm() -> None:
+    document = cells(ejected(diverted=20), VERSIONS)
+    # 0 until 1035 s, then 20 a scrape.
+    assert document["diverted"] == [0, 40, 40, 40, 40, 40]
+    found = judged(document)
+    checks = {check.check: check for check in found.gross}
+    assert checks["ejected"].fired
+    assert "went to stable because all of its servers are ejected (200)" in checks["ejected"].text
+    assert found.decision.verdict is Verdict.FAIL
+
+
+def test_a_canary_that_was_out_for_a_moment_is_not_harmed_by_it() -> None:
+    document = cells(versions(), VERSIONS)
+    found = judged(document | {"diverted": [0, 900, 900, 0, 0, 0]})
+    assert not any(check.fired for check in found.gross)
+    assert "diverted" not in document
 
 
 def test_few_users_on_the_canary_are_inconclusive() -> None:

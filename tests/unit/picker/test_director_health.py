@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from inference_common.shares import PoolShares
 from inference_picker.config import PickerConfig
 from inference_picker.director import Director, Settings
+from inference_picker.holding import Held, State
 from inference_picker.messages import (
     Ended,
     Finish,
@@ -74,6 +77,30 @@ class Rig:
 
 
 BAD = POOL[1].address
+
+
+@pytest.mark.parametrize(
+    ("failing", "reason"),
+    [pytest.param(2, "ejected", id="all-ejected"), pytest.param(1, None, id="one-of-two-left")],
+)
+def test_what_an_ejected_version_can_not_take_is_told_apart(
+    failing: int, reason: str | None
+) -> None:
+    pool = [Endpoint(address=f"10.0.0.{n}:80", version="new" if n < 2 else "old") for n in range(6)]
+    rig = Rig(pool)
+    shares = PoolShares(
+        rollout="llm/chat", uid="u", counter=1, stable="old", weights={"old": 50, "new": 50}
+    )
+    rig.source.current = replace(rig.source.current, held=Held(shares=shares, state=State.APPLIED))
+    rig.places()
+    for each in pool[:failing]:
+        for _ in range(3):
+            rig.end(each.address, status=500)
+
+    rig.places(40)
+
+    expected = {("new", reason): 20} if reason else {}
+    assert rig.director.unmet == expected
 
 
 @pytest.mark.parametrize(
