@@ -8,6 +8,8 @@ from typing import Final
 
 import typer
 
+from inference_common.errors import KubeUnconfigured
+
 GROUP: Final = "inference_rollouts.commands"
 
 
@@ -37,4 +39,7 @@ def application(argv: list[str]) -> typer.Typer:
 
 def main() -> None:
     """Run the command with the process's arguments."""
-    application(sys.argv[1:])()
+    try:
+        application(sys.argv[1:])()
+    except KubeUnconfigured as error:
+        sys.exit(f"inference-rollouts: {error}")

@@ -3,7 +3,8 @@
 ::
 
     KubeError                 the API server answered no
-    └── KubeUnreachable       it did not answer, or the connection broke
+    ├── KubeUnreachable       it did not answer, or the connection broke
+    └── KubeUnconfigured      nothing says where it is, or what says so can't be read
 """
 
 from __future__ import annotations
@@ -66,3 +67,20 @@ class KubeUnreachable(KubeError):  # noqa: N818 - it names a state of the API se
     def __init__(self, message: str, request: str = "") -> None:
         """An error with status 0."""
         super().__init__(0, "Unreachable", message, request)
+
+
+class KubeUnconfigured(KubeError):  # noqa: N818 - it names a state of the caller
+    """Neither a kubeconfig nor a pod's service account leads to an API server."""
+
+    def __init__(self, found: object, kubeconfig: str | None) -> None:
+        """Name what was tried, what was found there, and the remedy."""
+        tried = kubeconfig or "$KUBECONFIG, ~/.kube/config and the pod's service account"
+        sentence = str(found).strip().rstrip(".")
+        super().__init__(
+            0,
+            "Unconfigured",
+            f"no way to the API server by {tried}: {sentence}. Name a file by --kubeconfig; in a "
+            "pod, see to its service account.",
+        )
+        # A status that no server gave would only distract.
+        self.args = (self.message,)

@@ -12,11 +12,12 @@ import enum
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
-from inference_common.errors import KubeError, KubeUnreachable
+from inference_common.errors import KubeError, KubeUnconfigured, KubeUnreachable
 from inference_common.names import FIELD_MANAGER
 
 if TYPE_CHECKING:
@@ -120,22 +121,33 @@ class Kube:
 
     @classmethod
     async def connect(cls, kubeconfig: str | None = None) -> Self:
-        """Connect by the kubeconfig, else by $KUBECONFIG or ~/.kube/config, else in-cluster."""
+        """Connect by the kubeconfig, else by $KUBECONFIG or ~/.kube/config, else in-cluster.
+
+        Raises KubeUnconfigured where none of them says how.
+        """
         # The official client takes a third of a second to import: only services pay it.
         from kubernetes.aio import config  # noqa: PLC0415
         from kubernetes.aio.client.api_client import ApiClient  # noqa: PLC0415
         from kubernetes.aio.client.configuration import Configuration  # noqa: PLC0415
+        from yaml import YAMLError  # noqa: PLC0415
 
         configuration = Configuration()
         # Callers decide what is repeated, never the client.
         configuration.retries = None
         configuration.connection_pool_maxsize = 100
-        if kubeconfig is None and not _has_kubeconfig():
-            config.load_incluster_config(client_configuration=configuration)
-        else:
-            await config.load_kube_config(
-                config_file=kubeconfig, client_configuration=configuration
-            )
+        try:
+            if kubeconfig is None and not _has_kubeconfig():
+                config.load_incluster_config(client_configuration=configuration)
+            else:
+                await config.load_kube_config(
+                    config_file=kubeconfig, client_configuration=configuration
+                )
+        # TypeError: the client's reader takes any YAML for a mapping.
+        except (config.ConfigException, OSError, TypeError, YAMLError) as error:
+            raise KubeUnconfigured(error, kubeconfig) from error
+        # aiohttp looks the proxy up in a thread, for each request anew: the hop is left out where
+        # the environment has none.
+        configuration.client_session_kwargs = {"trust_env": has_proxy(configuration.host)}
         return cls(ApiClient(configuration))
 
     @property
@@ -365,6 +377,12 @@ class Kube:
             raise _error(response.status, payload, request)
         answer: Object = json.loads(payload)
         return answer
+
+
+def has_proxy(url: str) -> bool:
+    """Whether the environment names a proxy for this URL (HTTPS_PROXY and its like, NO_PROXY)."""
+    parts = urlsplit(url)
+    return parts.scheme in getproxies() and not proxy_bypass(parts.hostname or "")
 
 
 def _has_kubeconfig() -> bool:

@@ -52,7 +52,8 @@ def doctor(
     Exit code 0: nothing failed (with --strict: nothing warned either); 1: warnings, with --strict;
     2: something failed. Nothing is changed.
     """
-    from inference_common.logs import configure_logging  # noqa: PLC0415 - help is fast
+    from inference_common.errors import KubeUnconfigured  # noqa: PLC0415 - help is fast
+    from inference_common.logs import configure_logging  # noqa: PLC0415
     from inference_plugin.doctor.installation import Questions  # noqa: PLC0415
     from inference_plugin.doctor.server import Door  # noqa: PLC0415
 
@@ -73,7 +74,11 @@ def doctor(
             server_name=tls_server_name,
         ),
     )
-    checks = asyncio.run(_examine(kubeconfig, questions))
+    try:
+        checks = asyncio.run(_examine(kubeconfig, questions))
+    except KubeUnconfigured as error:
+        typer.echo(f"doctor: {error}", err=True)
+        raise typer.Exit(FAILED) from error
     if json:
         typer.echo(json_text.dumps([each.as_json() for each in checks], indent=2))
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import signal
 from typing import TYPE_CHECKING, Any, Final
@@ -121,8 +120,7 @@ async def serve(
                 probing.result()
         finally:
             probing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await probing
+            await asyncio.wait({probing})
             await runner.cleanup()
 
 
