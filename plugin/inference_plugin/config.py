@@ -269,7 +269,7 @@ class RouterConfig(_Strict):
                 f"poolGroup must be one of {', '.join(_POOL_GROUPS)}, found {self.poolGroup!r}"
             )
 
-    @property
+    @functools.cached_property
     def routes(self) -> tuple[tuple[str, RouteConfig], ...]:
         """Kind and name of each route, however they were written."""
         http = (RouteConfig(name=self.httpRoute),) if self.httpRoute else self.httpRoutes
@@ -289,7 +289,7 @@ class RouterConfig(_Strict):
         """The key of an object that carries the weights by itself."""
         return "sharedPool" if self.sharedPool else self.model_key
 
-    @property
+    @functools.cached_property
     def mode(self) -> DestinationMode:
         """How hashes become destinations."""
         if self.model_key:

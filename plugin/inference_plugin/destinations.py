@@ -11,10 +11,10 @@ from inference_common.revisions import Revision, revision_of
 from inference_plugin import commanded
 from inference_plugin.backends import Backend, backend_of, backend_of_item
 from inference_plugin.errors import ConfigError, StaleError
-from inference_plugin.hash_pools import PodCount, PoolState, Situation, Step
+from inference_plugin.hash_pools import PoolState, Situation, Step
 from inference_plugin.pool_shares import version_gate
 from inference_plugin.pools import base_selector, is_ours, title_of
-from inference_plugin.readiness import live_pods, pool_wait, ready_pods, service_wait
+from inference_plugin.readiness import pod_count, pool_wait, service_wait
 from inference_plugin.rollouts import ping_pong
 from inference_plugin.routes import namespace_of, rules_of
 from inference_plugin.shares import shares_by_hash
@@ -354,9 +354,7 @@ def _pool_state(
     counts = {}
     for pod_template_hash in wanted:
         selector = base | {HASH_LABEL: pod_template_hash}
-        counts[pod_template_hash] = PodCount(
-            ready=ready_pods(view, namespace, selector), live=live_pods(view, namespace, selector)
-        )
+        counts[pod_template_hash] = pod_count(view, namespace, selector)
     return PoolState(
         name=f"{namespace}/{pool['metadata']['name']}",
         aimed_at=aimed_at,

@@ -156,7 +156,8 @@ class Keeper:
                 "written. The next call is tried again."
             )
         self._settled = decision.done
-        if not decision.done:
+        if decision.retry_s is not None:
+            # What waits for an object is woken by it; only the background looks at the clock.
             self.wake()
         if decision.hold is None:
             self._holding.end()

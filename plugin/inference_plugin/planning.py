@@ -86,7 +86,8 @@ def _plan_routes(
     held_back = without_stable(command, target.gate(target.stable))
     if held_back:
         return held_back
-    plans = _route_plans(routes, target, command, config, view, now)
+    rules = [_rules(route, target.required, command, config) for route in routes]
+    plans = _route_plans(routes, rules, target, command, config, view, now)
     return _decide(command, config, view, now, routes, plans, waits, prepared=True)
 
 
@@ -102,8 +103,9 @@ def _plan_hash_pools(
         writes = tuple(release_pool(found, pool) for found, pool in retired)
         return Decision(writes=writes[:1], prepared=False)
     accepted = [view.accepted_for_s(route) for route in routes]
+    rules = [_rules(route, backends, command, config) for route in routes]
     shares = [
-        shares_of(route, backends, _rules(route, backends, command, config)) for route in routes
+        shares_of(route, backends, managed) for route, managed in zip(routes, rules, strict=True)
     ]
     situation = destinations.pool_situation(
         command,
@@ -142,7 +144,7 @@ def _plan_hash_pools(
     )
     target, more = experiments.backends(target, command, config, view)
     waits = (*waits, *more)
-    plans = _route_plans(routes, target, command, config, view, now)
+    plans = _route_plans(routes, rules, target, command, config, view, now)
     placed = step.canary is not None
     decision = _decide(command, config, view, now, routes, plans, waits, prepared=placed)
     if command.weighting.desired and not placed:
@@ -202,6 +204,7 @@ def _plan_shared_pool(
 
 def _route_plans(
     routes: Sequence[Object],
+    rules: Sequence[Sequence[int]],
     target: Target[Backend],
     command: Command,
     config: RouterConfig,
@@ -210,13 +213,8 @@ def _route_plans(
 ) -> list[ObjectPlan]:
     context = context_of(command, config, view, now)
     return [
-        plan_route(
-            route,
-            target,
-            context=context,
-            rules=_rules(route, target.required, command, config),
-        )
-        for route in routes
+        plan_route(route, target, context=context, rules=managed)
+        for route, managed in zip(routes, rules, strict=True)
     ]
 
 

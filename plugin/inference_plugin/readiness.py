@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from inference_common.kube import SERVICE
 from inference_common.pods import is_ready
 from inference_common.pools import picker_service, selector_of
+from inference_plugin.hash_pools import PodCount
 from inference_plugin.pools import title_of
 from inference_plugin.targets import Wait, WaitReason
 
@@ -28,6 +29,15 @@ def ready_pods(view: View, namespace: str, selector: Mapping[str, str]) -> int:
 def live_pods(view: View, namespace: str, selector: Mapping[str, str]) -> int:
     """How many pods the selector matches that are not on their way out."""
     return sum("deletionTimestamp" not in pod["metadata"] for pod in view.pods(namespace, selector))
+
+
+def pod_count(view: View, namespace: str, selector: Mapping[str, str]) -> PodCount:
+    """Both at once."""
+    pods = list(view.pods(namespace, selector))
+    return PodCount(
+        ready=sum(map(is_ready, pods)),
+        live=sum("deletionTimestamp" not in pod["metadata"] for pod in pods),
+    )
 
 
 def pool_wait(view: View, pool: Object) -> Wait | None:

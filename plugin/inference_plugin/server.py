@@ -44,6 +44,10 @@ _log = structlog.get_logger(__name__)
 _WAIT_SLOTS: Final = 5
 """Calls that may wait at once: half of the controller's ten workers (--rollout-threads)."""
 _GRACE_S: Final = 5.0
+_COLLECTIONS: Final = (5_000, 20, 100)
+"""Thresholds of the garbage collector. Almost nothing here is garbage in a cycle: collections of
+the young take half a millisecond, those of all that was read since the start next to never happen.
+"""
 _IN_CLUSTER: Final = "KUBERNETES_SERVICE_HOST"
 _RELEASE_S: Final = 2.0
 _PING_MS: Final = 5000
@@ -145,6 +149,7 @@ async def _serve_router(
         # the calls for tens of milliseconds with some hundred Rollouts, again and again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*_COLLECTIONS)
         if isinstance(leadership, Leadership):
             # Only a server that knows the cluster may look after it.
             await stack.enter_async_context(_competing(leadership))

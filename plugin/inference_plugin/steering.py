@@ -51,7 +51,7 @@ class Steering:
         self._command: Command | None = None
         self._changed = asyncio.Event()
         self._waiting = 0
-        self._done: tuple[Command, Decision] | None = None
+        self._stands: tuple[Command, Decision] | None = None
 
     @property
     def command(self) -> Command | None:
@@ -74,7 +74,7 @@ class Steering:
 
     def forget(self) -> None:
         """What the last plan looked at has changed: its outcome counts no more."""
-        self._done = None
+        self._stands = None
 
     def wake(self) -> None:
         """Something changed: look again."""
@@ -87,9 +87,9 @@ class Steering:
         None when another command took this one's place, or the Rollout overtook it: what waited
         for a lock or for the gateway must not undo what was wished since.
         """
-        if self._done is not None and self._done[0] == self.eased(command):
-            # Nothing that this plan looked at has changed since, and it left nothing to wait for.
-            decision = None if self._is_off(command) else self._done[1]
+        if self._stands is not None and self._stands[0] == self.eased(command):
+            # Nothing that this plan looked at has changed since, and it waits for no time.
+            decision = None if self._is_off(command) else self._stands[1]
             wrote = False
         else:
             decision, wrote = await self._carry_out(command)
@@ -128,15 +128,15 @@ class Steering:
         )
 
     def _plan(self, wish: Command) -> Decision:
-        """Plan, and keep what was looked at; of an outcome without anything left also that."""
+        """Plan, and keep what was looked at; and an outcome that only objects can change."""
         seen = Footprint(self._tools.cluster)
-        self._done = None
+        self._stands = None
         try:
             decision = plan(wish, seen, now=time.time(), permissions=self._tools.permissions)
         finally:
             self._tools.interests.note(self._key, seen.marks)
-        if decision.done and not decision.notes:
-            self._done = (wish, decision)
+        if not decision.writes and not decision.notes and decision.retry_s is None:
+            self._stands = (wish, decision)
         return decision
 
     def _is_off(self, command: Command) -> bool:

@@ -723,20 +723,45 @@ async def settle(world: World, stable: str, canary: str, weight: int) -> None:
         world.cluster.pass_time(3)
 
 
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The desired weight of each plan from now on."""
+    made: list[int] = []
+
+    def counted(command: Command, view: View, *, now: float, permissions: Permissions) -> Decision:
+        made.append(command.weighting.desired)
+        return plan(command, view, now=now, permissions=permissions)
+
+    monkeypatch.setattr(steering, "plan", counted)
+    return made
+
+
+async def test_a_changed_weight_takes_two_plans_and_its_acceptance_one(
+    world: World, plans: list[int]
+) -> None:
+    """Before the write and after it; neither the background nor later calls repeat the second."""
+    await deploy(world)
+    await start_canary(world, "h1", "h2", 10)
+    await world.calm()
+    plans.clear()
+    for _ in range(3):
+        assert not await world.calls("h1", "h2", 50)
+        await world.calm()
+    assert plans == [50, 50]
+    world.cluster.accept("chat")
+    await world.calm()
+    assert await world.calls("h1", "h2", 50)
+    assert plans == [50, 50, 50]
+
+
 async def test_what_is_done_is_planned_anew_only_after_a_change_of_what_was_looked_at(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, plans: list[int]
 ) -> None:
     await deploy(world)
     await start_canary(world, "h1", "h2", 10)
     await world.calm()
     assert await world.calls("h1", "h2", 10)
-    plans: list[int] = []
-
-    def counted(command: Command, view: View, *, now: float, permissions: Permissions) -> Decision:
-        plans.append(command.weighting.desired)
-        return plan(command, view, now=now, permissions=permissions)
-
-    monkeypatch.setattr(steering, "plan", counted)
+    plans.clear()
     avoided = world.count("writes_avoided_total")
     for _ in range(3):
         assert await world.calls("h1", "h2", 10)

@@ -55,6 +55,8 @@ class Story:
                 permissions=Permissions(),
             ),
         )
+        # As Keepers relays what the watches tell.
+        self.cluster.listen(lambda *_: self.keeper.look_again())
         self.spec = RolloutSpec(
             key=self.keeper.key,
             uid="uid-chat",
