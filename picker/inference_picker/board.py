@@ -342,6 +342,10 @@ class Board:
         rows = self._order[self._read_at[self._order] > at - STALE_S]
         return self._waiting[rows], self._kv_usage[rows]
 
+    def read_pods(self, *, at: float) -> Pods:
+        """The endpoints whose pages are fresh."""
+        return self.pods((), at=at).take(self._read_at[self._order] > at - STALE_S)
+
     def _enter(self, address: str, *, leaving: bool = False) -> _Row:
         if not self._unused:
             self._allocate(2 * len(self._own))

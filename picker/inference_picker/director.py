@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from inference_picker.messages import ChooseTarget, PickEndpoint
     from inference_picker.metrics import Metrics
     from inference_picker.pool import PoolSnapshot, Source
+    from inference_picker.ranking import Pods
     from inference_picker.readings import Readings
     from inference_picker.versions import Division
 
@@ -106,6 +107,10 @@ class Director:
     def flights(self) -> Board:
         """Where requests in flight are counted."""
         return self.scheduler.board
+
+    def read_pods(self) -> Pods:
+        """The endpoints whose metrics pages have been read of late."""
+        return self.scheduler.board.read_pods(at=self._clock())
 
     def note_readings(self, address: str, readings: Readings | None) -> None:
         """Take in an endpoint's metrics page that was read just now; None when there was none."""

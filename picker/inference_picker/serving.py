@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 import structlog
 
+from inference_common.errors import KubeUnconfigured
 from inference_common.kube import Kube
 from inference_common.shares import ACKNOWLEDGEMENT_PATH
 from inference_picker.cluster import ClusterSource
@@ -27,6 +28,7 @@ from inference_picker.listing import ModelLister
 from inference_picker.metrics import Metrics, PickLogCollector, PoolCollector, ScrapeCollector
 from inference_picker.namespaces import NamespaceWatch
 from inference_picker.pages import MetricsPage, PoolSeries, served_pages, shares_page
+from inference_picker.peer_series import PeerCollector
 from inference_picker.readiness import of_all, of_pool
 from inference_picker.recording import Recorder
 from inference_picker.sampling import Sampling
@@ -190,6 +192,13 @@ def _prepared(served: ServedPool, witnesses: Witnesses) -> Running:
         SharesCollector(source=source, unmet=director.unmet),
         PickLogCollector(witnesses.log, options.full_name),
         SchedulingCollector(director, source),
+        PeerCollector(
+            director,
+            labels=recorder.endpoints,
+            picks=metrics.picks,
+            name=options.pool,
+            namespace=options.namespace,
+        ),
     ):
         metrics.registry.register(collector)
     server = _server(options)
@@ -337,16 +346,10 @@ async def _serve(sources: Sequence[tuple[ClusterSource | FileSource, Options]]) 
 
 
 async def _connect(kubeconfig: str | None) -> Kube:
-    # Part of the client that `Kube.connect` imports in any case, and slow to import.
-    from kubernetes.aio.config.config_exception import ConfigException  # noqa: PLC0415
-
     try:
         return await Kube.connect(kubeconfig)
-    except (ConfigException, OSError) as error:
-        tried = kubeconfig or "$KUBECONFIG, ~/.kube/config and the pod's service account"
-        raise ConfigError(
-            f"no way to the API server by {tried}: {error} Name a file by --kubeconfig."
-        ) from error
+    except KubeUnconfigured as error:
+        raise ConfigError(str(error)) from error
 
 
 def settle_memory() -> None:

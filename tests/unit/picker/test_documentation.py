@@ -13,6 +13,7 @@ from inference_picker.metrics import (
     PoolCollector,
     ScrapeCollector,
 )
+from inference_picker.peer_series import PeerCollector
 from inference_picker.pool import StaticSource, make_snapshot
 from inference_picker.scheduling_series import SchedulingCollector
 from inference_picker.scraping import Scraper
@@ -33,6 +34,9 @@ def series() -> dict[str, str]:
         PickLogCollector(None),
         SchedulingCollector(director, source),
         SharesCollector(source=source, unmet=director.unmet),
+        PeerCollector(
+            director, labels=EndpointLabels(), picks=metrics.picks, name="pool", namespace="llm"
+        ),
     ):
         metrics.registry.register(collector)
     return {
@@ -50,7 +54,12 @@ def test_the_table_names_every_series_with_its_type() -> None:
 
 def test_the_peers_names_are_listed() -> None:
     peers = {name for name in series() if not name.startswith(f"{PREFIX}_")}
-    listed = set(re.findall(r"`((?:llm_d_epp|inference_objective|inference_pool)_[a-z_]+)`", PAGE))
+    listed = set(
+        re.findall(
+            r"`((?:llm_d_epp|inference_objective|inference_pool|inference_extension)_[a-z_]+)`",
+            PAGE,
+        )
+    )
 
     assert listed == peers
 
