@@ -34,7 +34,7 @@ async def test_adapters_by_web_are_promoted_doubted_and_aborted(
             scenario,
             *(V1, V2, V3, *controls),
             replicas=4,
-            extra=("--max-loras", "8", "--fault", f"slow_factor=8,models={V3}"),
+            extra=("--max-loras", "8", "--fault", f"slow_factor=25,models={V3}"),
             canary_steps=steps,
         )
         address = await scenario.address()

@@ -115,7 +115,11 @@ class Analysis:
         try:
             return await self._look(book, now_s, look_id=subject.run_uid, fraction=subject.fraction)
         except (InputError, PrometheusError, EndpointError) as error:
-            if now_s < subject.created_s + settings.look.after + settings.retry_for:
+            # Windows with prompts measure nothing: where the answers came late, none may be left.
+            begun = max(
+                subject.created_s + settings.look.after, self.probes.answered_s(subject.run_uid)
+            )
+            if now_s < begun + settings.retry_for:
                 structlog.get_logger().warning("nothing to judge yet", problem=str(error))
                 return None
             ending = plain_ending(subject, Outcome.INCONCLUSIVE, str(error), _LOOK_AGAIN)

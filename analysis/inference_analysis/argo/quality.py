@@ -69,6 +69,7 @@ class QualityProbes:
     def __init__(self, kube: Kube) -> None:
         self._kube = kube
         self._probes: dict[str, _Probe] = {}
+        self._answered: dict[str, float] = {}
         self._times: defaultdict[tuple[str, ...], _Times] = defaultdict(_Times)
 
     async def close(self) -> None:
@@ -106,7 +107,13 @@ class QualityProbes:
             return None
         if probe.task.exception() is not None:
             del self._probes[look_id]
-        return probe.task.result()
+        found = probe.task.result()
+        self._answered.setdefault(look_id, time.time())
+        return found
+
+    def answered_s(self, look_id: str) -> float:
+        """When the look's prompts were first given, in seconds since the epoch; 0: not yet."""
+        return self._answered.get(look_id, 0.0)
 
     def times(self, subject: Subject) -> ProbeTimes:
         """When this process sent prompts to the canary and its stable pods."""
@@ -124,6 +131,7 @@ class QualityProbes:
             for look_id, probe in self._probes.items()
             if not probe.task.done() or probe.started_s > past
         }
+        self._answered = {k: at for k, at in self._answered.items() if k in self._probes}
 
     async def _probed(
         self,

@@ -81,6 +81,9 @@ class NoProbes:
     def times(self, _: Subject) -> ProbeTimes:
         return ProbeTimes()
 
+    def answered_s(self, _: str) -> float:
+        return 0.0
+
 
 class Stage:
     """An AnalysisRun, what Prometheus has, and what was told."""

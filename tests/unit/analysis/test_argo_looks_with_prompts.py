@@ -71,6 +71,7 @@ class Probes:
     def __init__(self, *given: list[dict[str, Any]] | Exception | None) -> None:
         self.given = list(given)
         self.known = ProbeTimes()
+        self.answered = 0.0
         self.looks: list[str] = []
 
     def poll(
@@ -84,6 +85,9 @@ class Probes:
 
     def times(self, _: Subject) -> ProbeTimes:
         return self.known
+
+    def answered_s(self, _: str) -> float:
+        return self.answered
 
 
 class Stage:
@@ -227,3 +231,14 @@ async def test_a_probe_whose_process_is_gone_is_left_out_up_to_the_next_ones_sta
     assert await stage.at(600.0) is not None
     # The prompts may be seen half a window later (probe_times).
     assert stage.left_out() == [2, 3, 4, 5]
+
+
+async def test_answers_that_come_late_leave_time_for_windows_without_prompts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage(monkeypatch, Probes(answers(1.0)))
+    # Asked all along: at 900 s, long after the look's time, there is not one window to compare.
+    stage.probes.answered = START + 900.0
+    stage.probes.known = ProbeTimes(ended=((START, START + 900.0),))
+    assert await stage.at(900.0) is None
+    assert await stage.at(959.0) is not None
