@@ -24,7 +24,7 @@ from support.repository import MANIFESTS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-WAIT_S = 30.0
+WAIT_S = 120.0
 _MADE_UP = Tls()
 
 
@@ -139,8 +139,8 @@ def envoy_config(
     }
     ext_proc = {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
-        "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}, "timeout": "20s"},
-        "message_timeout": "20s",
+        "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}, "timeout": "120s"},
+        "message_timeout": "120s",
         "metadata_options": {
             "receiving_namespaces": {"untyped": ["envoy.lb"]},
             "forwarding_namespaces": {"untyped": ["envoy.lb", "envoy.lb.subset_hint"]},
@@ -191,7 +191,7 @@ def envoy_config(
                 {
                     "name": "picker",
                     "type": "STATIC",
-                    "connect_timeout": "2s",
+                    "connect_timeout": "60s",
                     "typed_extension_protocol_options": h2,
                     **({"transport_socket": socket} if tls else {}),
                     "load_assignment": {
@@ -211,7 +211,7 @@ def _pool_cluster(members: Sequence[str]) -> dict[str, Any]:
             "name": "pool",
             "type": "ORIGINAL_DST",
             "lb_policy": "CLUSTER_PROVIDED",
-            "connect_timeout": "2s",
+            "connect_timeout": "60s",
             "original_dst_lb_config": {
                 "use_http_header": True,
                 "http_header_name": "x-gateway-destination-endpoint",
@@ -238,7 +238,7 @@ def _pool_cluster(members: Sequence[str]) -> dict[str, Any]:
     return {
         "name": "pool",
         "type": "STATIC",
-        "connect_timeout": "2s",
+        "connect_timeout": "60s",
         # Three retries at a time are Envoy's default.
         "circuit_breakers": {"thresholds": [{"max_retries": 1000}]},
         "load_balancing_policy": {"policies": [{"typed_extension_config": config}]},
@@ -321,7 +321,7 @@ async def envoy_server(
             stderr=log,
         )
     try:
-        async with aiohttp.ClientSession() as session, asyncio.timeout(20) as limit:
+        async with aiohttp.ClientSession() as session, asyncio.timeout(WAIT_S) as limit:
             url = await _listener_url(session, admin, process)
             limit.reschedule(None)
             yield url

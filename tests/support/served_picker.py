@@ -36,7 +36,7 @@ class Served:
             return 0
 
     async def until_status(self, path: str, expected: int) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while await self.status(path) != expected:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
 
@@ -74,7 +74,7 @@ def request_headers() -> bytes:
 
 async def picked(method: Any) -> str:
     """The destination of a request, once there is a ready endpoint."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             call = method()
             await call.write(request_headers())

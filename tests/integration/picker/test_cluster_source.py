@@ -50,7 +50,7 @@ async def watching(scenario: Scenario) -> AsyncIterator[ClusterSource]:
 
 
 async def until(source: ClusterSource, condition: Callable[[PoolSnapshot], bool]) -> PoolSnapshot:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not condition(source.snapshot()):  # noqa: ASYNC110 - the source has no signal
             await asyncio.sleep(0.02)
     return source.snapshot()
@@ -101,7 +101,7 @@ async def test_endpoints_follow_pods_and_selector(scenario: Scenario) -> None:
         await scenario.kube.delete(POD, "c", scenario.namespace)
         await until(source, lambda now: pods_of(now) == [])
         await scenario.kube.delete(INFERENCEPOOL_X, "pool", scenario.namespace)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while source.is_ready:  # noqa: ASYNC110 - the source has no signal
                 await asyncio.sleep(0.02)
 

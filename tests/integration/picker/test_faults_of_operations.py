@@ -15,6 +15,7 @@ from inference_picker.serving import Options, serving
 from inference_picker.tls import FilePair, Tls, self_signed
 from support.picker_rig import (
     RECOMMENDED,
+    WAIT_S,
     envoy_server,
     pool_of,
     running_setup,
@@ -54,7 +55,7 @@ class Load:
     async def until(self, count: int) -> None:
         """Wait for this many more answers."""
         goal = len(self.statuses) + count
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT_S):
             while len(self.statuses) < goal:  # noqa: ASYNC110 - it looks into other tasks
                 await asyncio.sleep(0.01)
 
@@ -85,14 +86,14 @@ async def restarted(
         yield "without", load.statuses[:], None
         again = Options(address=f"127.0.0.1:{first.port}", metrics_address="127.0.0.1:0")
         second = await stack.enter_async_context(serving(source, again))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT_S):
             while second.metrics.picks.values == {}:
                 await load.until(1)
         load.statuses.clear()
         await load.until(40)
         load.stopped = True
         await task
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT_S):
             while second.director.flights.counts:  # noqa: ASYNC110 - it looks into other tasks
                 await asyncio.sleep(0.01)
         yield "after", load.statuses[:], second
@@ -151,7 +152,7 @@ async def test_a_rotated_certificate_is_shown_to_new_connections_and_breaks_none
 
         write_pair(tmp_path)
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT_S):
             while await shown_certificate(setup.picker.port) == before:
                 pass
         for upstream in setup.upstreams:

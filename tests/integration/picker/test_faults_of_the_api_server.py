@@ -93,7 +93,7 @@ async def staleness_s(picker: Served) -> float:
 
 
 async def until_stale(picker: Served, condition: Callable[[float], bool]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not condition(await staleness_s(picker)):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.1)
 

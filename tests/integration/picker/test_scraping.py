@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from inference_picker.readings import Readings
 
+WAIT_S = 120.0
 PAGE = b"vllm:num_requests_running 3\nvllm:num_requests_waiting 2\n"
 CHUNKED = (
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -87,7 +88,7 @@ async def scraping(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_S):
         while not condition():  # noqa: ASYNC110 - it looks into another task
             await asyncio.sleep(0.005)
 
