@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated
@@ -11,6 +12,7 @@ import typer
 
 from inference_picker.config_command import check_config
 from inference_picker.explain_command import explain
+from inference_picker.grpc_engine import choose_engine
 from inference_picker.simulate_command import simulate
 
 app = typer.Typer(
@@ -118,6 +120,10 @@ def serve(
     scrape_path: Annotated[
         str, typer.Option(help="Path of the model servers' metrics pages.")
     ] = "/metrics",
+    scrape_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Their port, where it is not that of the requests."),
+    ] = None,
     models_interval_s: Annotated[
         float, typer.Option(min=0.1, help="Seconds between two looks at /v1/models.")
     ] = 2.0,
@@ -131,6 +137,7 @@ def serve(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve InferencePools, or a file of endpoints, until SIGTERM."""
+    choose_engine(os.environ)
     import uvloop  # noqa: PLC0415 - help must not pay for it
 
     from inference_common.logs import configure_logging  # noqa: PLC0415
@@ -169,6 +176,7 @@ def serve(
                 health_address=None if health_address == "none" else health_address,
                 scrape_interval_s=scrape_interval_s,
                 scrape_path=scrape_path,
+                scrape_port=scrape_port,
                 pick_log=pick_log,
                 max_body_bytes=max_body_bytes,
                 models_interval_s=models_interval_s,

@@ -2,7 +2,8 @@
 
 Only the lines that are needed are looked for: a page has hundreds, and there are many pages each
 second. Series of several engines on one page (data parallel ranks) are added up, shares of the KV
-cache averaged.
+cache averaged. Lines that tell the same again are left out: those of the other ranks of one
+engine, and of single priorities beside their sum (SGLang).
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class Engine:
     kv_usage: tuple[bytes, ...]
     kv_tokens: tuple[bytes, ...] = ()
     """A gauge of the whole KV cache in tokens."""
+    kv_blocks: tuple[bytes, ...] = ()
+    """A gauge of its blocks, where `kv_block_size` is one of the tokens in each."""
+    kv_block_size: tuple[bytes, ...] = ()
     cache_info: tuple[bytes, ...] = ()
     """An info series whose labels hold blocks and block size."""
     blocks_label: bytes = b"num_gpu_blocks"
@@ -43,7 +47,8 @@ class Engine:
 
 # vLLM 0.32 and, for the second name of a thing, before 0.11; SGLang 0.4 and later; trtllm-serve;
 # Triton's backend for TensorRT-LLM, which tells its series apart by a label. The mapping is that
-# of the Gateway API Inference Extension's model server protocol.
+# of the Gateway API Inference Extension's model server protocol; what SGLang tells by labels of
+# its cache_config_info there, its gauge of tokens tells in all versions.
 ENGINES: Final = (
     Engine(
         name="vllm",
@@ -65,12 +70,16 @@ ENGINES: Final = (
         running=(b"trtllm_num_requests_running",),
         waiting=(b"trtllm_num_requests_waiting",),
         kv_usage=(b"trtllm_kv_cache_utilization",),
+        kv_blocks=(b"trtllm_kv_cache_max_blocks",),
+        kv_block_size=(b"trtllm_kv_cache_tokens_per_block",),
     ),
     Engine(
         name="triton-trtllm",
         running=(b'nv_trt_llm_request_metrics{*request_type="scheduled"',),
         waiting=(b'nv_trt_llm_request_metrics{*request_type="waiting"',),
         kv_usage=(b'nv_trt_llm_kv_cache_block_metrics{*kv_cache_block_type="fraction"',),
+        kv_blocks=(b'nv_trt_llm_kv_cache_block_metrics{*kv_cache_block_type="max"',),
+        kv_block_size=(b'nv_trt_llm_kv_cache_block_metrics{*kv_cache_block_type="tokens_per"',),
     ),
 )
 
@@ -82,6 +91,8 @@ _LABELS: Final = {
         *(b"running_lora_adapters", b"waiting_lora_adapters"),
     )
 }
+_REPEATED: Final = re.compile(rb'[{,]\s*(?:priority="[^"]+"|(?:tp|pp|moe_ep)_rank="(?!0")[^"]*")')
+"""Lines about a priority, and about ranks that work on the same requests as rank 0."""
 _MAX_COUNT: Final = 1e12
 _NO_ADAPTERS: Final = (frozenset[str](), frozenset[str](), None)
 # A series that was not there may appear, and be noticed so many pages later at most.
@@ -122,7 +133,10 @@ class PageReader:
 class _Found:
     """What one endpoint's pages have of the series that are needed."""
 
-    __slots__ = ("_adapters", "_cache", "_in_order", "_kv_usage", "_running", "_waiting", "engine")
+    __slots__ = (
+        *("_adapters", "_block_size", "_blocks", "_cache", "_in_order", "_kv_usage"),
+        *("_running", "_waiting", "engine"),
+    )
 
     def __init__(self, page: bytes, engine: Engine, running: PageLines[float]) -> None:
         self.engine = engine
@@ -130,11 +144,16 @@ class _Found:
         self._waiting = _first(page, engine.waiting, _total)
         self._kv_usage = _first(page, engine.kv_usage, _share)
         self._cache = _cache(page, engine)
+        self._blocks = _first(page, engine.kv_blocks, _total)
+        self._block_size = _first(page, engine.kv_block_size, _total)
         self._adapters = _first(page, engine.adapters, _adapters)
         self._in_order = sorted(
             (
                 each
-                for each in (running, self._waiting, self._kv_usage, self._cache, self._adapters)
+                for each in (
+                    *(running, self._waiting, self._kv_usage, self._cache, self._blocks),
+                    *(self._block_size, self._adapters),
+                )
                 if each is not None
             ),
             key=lambda each: each.start,
@@ -157,6 +176,9 @@ class _Found:
     def readings(self) -> Readings:
         """What the page says."""
         blocks, block_size = self._cache.value if self._cache else (None, None)
+        if self._blocks and self._block_size:
+            blocks = int(self._blocks.value) or None
+            block_size = int(self._block_size.value) or None
         running, waiting, limit = self._adapters.value if self._adapters else _NO_ADAPTERS
         return Readings(
             running=self._running.value,
@@ -191,11 +213,16 @@ def _first(
 
 
 def _total(lines: list[bytes]) -> float:
-    return math.fsum(map(_value, lines))
+    return math.fsum(map(_value, _counted(lines)))
 
 
 def _share(lines: list[bytes]) -> float:
-    return min(1.0, _total(lines) / len(lines))
+    return min(1.0, _total(lines) / len(_counted(lines)))
+
+
+def _counted(lines: list[bytes]) -> list[bytes]:
+    """The lines that do not tell the same again; all where nothing else is there."""
+    return [line for line in lines if not _REPEATED.search(line)] or lines
 
 
 def _cache(page: bytes, engine: Engine) -> PageLines[tuple[int | None, int | None]] | None:

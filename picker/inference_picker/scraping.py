@@ -149,14 +149,14 @@ class _Connection(asyncio.Protocol):
 class _Target:
     """One endpoint that is asked again and again."""
 
-    def __init__(self, address: str, path: str, scraper: Scraper) -> None:
+    def __init__(self, address: str, path: str, port: int | None, scraper: Scraper) -> None:
         self.address = address
         self.failures = 0
         self._scraper = scraper
-        host, _, port = address.rpartition(":")
-        self._host, self._port = host.strip("[]"), int(port)
+        host, _, own_port = address.rpartition(":")
+        self._host, self._port = host.strip("[]"), port or int(own_port)
         self._request = (
-            f"GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: text/plain\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: {host}:{self._port}\r\nAccept: text/plain\r\n"
             "User-Agent: inference-picker\r\n\r\n"
         ).encode("ascii")
         self._reader = PageReader()
@@ -228,13 +228,15 @@ class Scraper:
         *,
         interval_s: float,
         path: str = "/metrics",
+        port: int | None = None,
     ) -> None:
-        """Ask every ``interval_s`` seconds once `run` runs."""
+        """Ask every ``interval_s`` seconds once `run` runs; ``port`` None for the endpoint's."""
         self.sink = sink
         self.counts = ScrapeCounts()
         self._pool = pool
         self._interval_s = interval_s
         self._path = path
+        self._port = port
         self._targets: dict[str, _Target] = {}
 
     @property
@@ -268,7 +270,7 @@ class Scraper:
             self._targets.pop(gone).close()
             self.sink(gone, None)
         for new in addresses - self._targets.keys():
-            self._targets[new] = _Target(new, self._path, self)
+            self._targets[new] = _Target(new, self._path, self._port, self)
 
 
 def _header(head: bytes, name: bytes) -> bytes | None:

@@ -77,6 +77,8 @@ class Options:
     scrape_interval_s: float = 0.2
     """Time between two looks at an endpoint's metrics page; 0 for none."""
     scrape_path: str = "/metrics"
+    scrape_port: int | None = None
+    """Port of the metrics pages; None for that of the endpoint."""
     pick_log: Path | None = None
     """File for a JSON line on each request; None for none. Of the process."""
     pick_log_bytes: int = DEFAULT_PICK_LOG_BYTES
@@ -182,6 +184,7 @@ def _prepared(served: ServedPool, witnesses: Witnesses) -> Running:
         director.note_readings,
         interval_s=options.scrape_interval_s,
         path=options.scrape_path,
+        port=options.scrape_port,
     )
     in_flight = director.flights.counts
     for collector in (

@@ -74,11 +74,13 @@ class Sink:
 
 @contextlib.asynccontextmanager
 async def scraping(
-    *addresses: str, pool: Callable[[], PoolSnapshot] | None = None
+    *addresses: str,
+    pool: Callable[[], PoolSnapshot] | None = None,
+    port: int | None = None,
 ) -> AsyncIterator[tuple[Scraper, Sink]]:
     members = make_snapshot([Endpoint(address=each) for each in addresses])
     sink = Sink()
-    scraper = Scraper(pool or (lambda: members), sink, interval_s=0.005)
+    scraper = Scraper(pool or (lambda: members), sink, interval_s=0.005, port=port)
     task = asyncio.create_task(scraper.run())
     try:
         yield scraper, sink
@@ -121,6 +123,16 @@ async def test_an_answer_that_comes_in_pieces_is_put_together(answer: bytes, pie
 
     loads = {(each.running, each.waiting) for _, each in sink.told if each is not None}
     assert loads == {(3, 2)}
+
+
+async def test_pages_may_be_on_a_port_of_their_own() -> None:
+    async with listening(Server(whole(PAGE))) as server:
+        port = int(server.address.rpartition(":")[2])
+        # Nothing listens on the port of the requests.
+        async with scraping("127.0.0.1:1", port=port) as (scraper, sink):
+            await until(lambda: scraper.counts.pages >= 2)
+
+    assert {address for address, _ in sink.told} == {"127.0.0.1:1"}
 
 
 async def test_a_server_that_closes_after_each_page_is_read_all_the_same() -> None:

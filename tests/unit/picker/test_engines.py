@@ -27,14 +27,48 @@ sglang:num_queue_reqs{model_name="m"} 4.0
 sglang:token_usage{model_name="m"} 0.5
 sglang:max_total_num_tokens{model_name="m"} 120000.0
 """
-TRTLLM = b"""trtllm_num_requests_running{model_name="m"} 1
-trtllm_num_requests_waiting{model_name="m"} 6
-trtllm_kv_cache_utilization{model_name="m"} 0.75
+# SGLang with priority scheduling and metrics of all schedulers: a sum under an empty priority
+# beside each priority's own, and the ranks of one engine, which tell the same.
+SGLANG_RANKS = b"""# HELP sglang:num_running_reqs The number of running requests.
+# TYPE sglang:num_running_reqs gauge
+sglang:num_running_reqs{dp_rank="0",pp_rank="0",priority="",tp_rank="0"} 14.0
+sglang:num_running_reqs{dp_rank="0",pp_rank="0",priority="-1",tp_rank="0"} 4.0
+sglang:num_running_reqs{dp_rank="0",pp_rank="0",priority="5",tp_rank="0"} 10.0
+sglang:num_running_reqs{dp_rank="0",pp_rank="0",priority="",tp_rank="1"} 14.0
+sglang:num_running_reqs{dp_rank="1",pp_rank="0",priority="",tp_rank="0"} 3.0
+sglang:num_queue_reqs{dp_rank="0",pp_rank="0",priority="",tp_rank="0"} 2.0
+sglang:num_queue_reqs{dp_rank="0",pp_rank="0",priority="",tp_rank="1"} 2.0
+sglang:token_usage{dp_rank="0",pp_rank="0",tp_rank="0"} 0.5
+sglang:token_usage{dp_rank="0",pp_rank="0",tp_rank="1"} 0.9
+sglang:token_usage{dp_rank="1",pp_rank="0",tp_rank="0"} 0.25
+sglang:max_total_num_tokens{dp_rank="0",pp_rank="0",tp_rank="0"} 60000.0
+sglang:max_total_num_tokens{dp_rank="0",pp_rank="0",tp_rank="1"} 60000.0
+sglang:max_total_num_tokens{dp_rank="1",pp_rank="0",tp_rank="0"} 60000.0
 """
-TRITON = b"""nv_trt_llm_request_metrics{model="m",request_type="waiting",version="1"} 5
-nv_trt_llm_request_metrics{model="m",request_type="scheduled",version="1"} 2
-nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction",model="m"} 0.1
-nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max",model="m"} 400
+# trtllm-serve writes it under /prometheus/metrics.
+TRTLLM = b"""# HELP trtllm_num_requests_running Number of requests currently running
+# TYPE trtllm_num_requests_running gauge
+trtllm_num_requests_running{engine_type="trtllm",model_name="m"} 1.0
+trtllm_num_requests_waiting{engine_type="trtllm",model_name="m"} 6.0
+trtllm_kv_cache_utilization{engine_type="trtllm",model_name="m"} 0.75
+trtllm_kv_cache_max_blocks{engine_type="trtllm",model_name="m"} 500.0
+trtllm_kv_cache_tokens_per_block{engine_type="trtllm",model_name="m"} 32.0
+"""
+# Triton's backend for TensorRT-LLM, on Triton's metrics port.
+TRITON = b"""# HELP nv_trt_llm_request_metrics TRT LLM request metrics
+# TYPE nv_trt_llm_request_metrics gauge
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="waiting",version="1"} 5
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="context",version="1"} 1
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="scheduled",version="1"} 2
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="max",version="1"} 512
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="active",version="1"} 7
+# HELP nv_trt_llm_kv_cache_block_metrics TRT LLM KV cache block metrics
+# TYPE nv_trt_llm_kv_cache_block_metrics gauge
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction",model="tensorrt_llm"} 0.1
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="tokens_per",model="tensorrt_llm"} 64
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="used",model="tensorrt_llm"} 40
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="free",model="tensorrt_llm"} 360
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max",model="tensorrt_llm"} 400
 """
 
 
@@ -78,8 +112,21 @@ def read(page: bytes) -> Readings | None:
             Readings(running=8, waiting=4, kv_usage=0.5, kv_blocks=120_000, block_size=1),
             id="sglang",
         ),
-        pytest.param(TRTLLM, Readings(running=1, waiting=6, kv_usage=0.75), id="trtllm-serve"),
-        pytest.param(TRITON, Readings(running=2, waiting=5, kv_usage=0.1), id="triton-trtllm"),
+        pytest.param(
+            SGLANG_RANKS,
+            Readings(running=17, waiting=2, kv_usage=0.375, kv_blocks=120_000, block_size=1),
+            id="sglang-ranks-and-priorities",
+        ),
+        pytest.param(
+            TRTLLM,
+            Readings(running=1, waiting=6, kv_usage=0.75, kv_blocks=500, block_size=32),
+            id="trtllm-serve",
+        ),
+        pytest.param(
+            TRITON,
+            Readings(running=2, waiting=5, kv_usage=0.1, kv_blocks=400, block_size=64),
+            id="triton-trtllm",
+        ),
         pytest.param(b"go_goroutines 7\n", None, id="something-else"),
         pytest.param(b"", None, id="empty"),
     ],
@@ -132,7 +179,7 @@ def test_a_page_that_is_cut_anywhere_gives_no_wrong_number(cut: int) -> None:
 
 @given(
     st.lists(st.tuples(st.integers(0, len(VLLM)), st.binary(max_size=12)), max_size=6),
-    st.sampled_from([VLLM, SGLANG, TRTLLM, TRITON]),
+    st.sampled_from([VLLM, SGLANG, SGLANG_RANKS, TRTLLM, TRITON]),
 )
 def test_no_mangled_page_raises(patches: list[tuple[int, bytes]], page: bytes) -> None:
     for at, patch in patches:
