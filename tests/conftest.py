@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.cluster.client import ClusterClient
+from support.ports import reserved_port
 from support.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -30,3 +31,9 @@ async def scenario(
         yield found
     finally:
         await found.stop()
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """A port that nobody else gets, in place of pytest-asyncio's, which anybody may."""
+    return reserved_port()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from inference_picker._pb import ext_proc_pb2 as pb
+from support.ports import reserved_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,15 +41,9 @@ class Served:
                 await asyncio.sleep(0.05)
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @contextlib.asynccontextmanager
 async def served(*args: str) -> AsyncIterator[Served]:
-    port, pages = free_port(), free_port()
+    port, pages = reserved_port(), reserved_port()
     process = await asyncio.create_subprocess_exec(
         *(Path(sys.executable).with_name("inference-rollouts"), "picker", "serve"),
         *("--address", f"127.0.0.1:{port}", "--metrics-address", f"127.0.0.1:{pages}"),

@@ -17,7 +17,7 @@ from inference_picker.pool import Endpoint, PoolSnapshot, make_snapshot
 from inference_picker.queueing import QueueLimits
 from inference_picker.saturation import Thresholds
 from support.picker_rig import MODES, RECOMMENDED, WAIT_S, Setup, running_setup
-from support.served_picker import free_port
+from support.ports import reserved_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -172,8 +172,8 @@ async def test_the_second_endpoint_serves_where_the_first_refuses_and_is_booked(
     """Envoy takes the next of the list at its retry, and says which endpoint served."""
     async with contextlib.AsyncExitStack() as stack:
         # The port of nobody: another process that takes it would be an answer of another model.
-        refusing = f"127.0.0.1:{free_port()}"
-        alive = f"127.0.0.1:{free_port()}"
+        refusing = f"127.0.0.1:{reserved_port()}"
+        alive = f"127.0.0.1:{reserved_port()}"
         setup = await stack.enter_async_context(
             running_setup(
                 tmp_path,

@@ -26,6 +26,7 @@ from inference_common.kube import LEASE, Kube
 from inference_plugin._pb import traffic_router_pb2 as pb
 from inference_plugin._pb import traffic_router_pb2_grpc as pb_grpc
 from support.cluster.pki import Authority, Issued
+from support.ports import reserved_port
 from support.toolchain import ensure
 from support.toolchain.recipe import RECIPES
 
@@ -70,19 +71,12 @@ class Running:
             yield pb_grpc.TrafficRouterStub(channel)
 
 
-def free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 async def server(cluster: ClusterClient, tmp_path: Path) -> AsyncIterator[Running]:
     authority = Authority.create(tmp_path, "ca")
     authority.server(tmp_path, "server", ["127.0.0.1"])
     (tmp_path / "client-ca.crt").write_bytes(authority.certificate.read_bytes())
-    address = f"127.0.0.1:{free_port('127.0.0.1')}"
+    address = f"127.0.0.1:{reserved_port()}"
     log = tmp_path / "server.log"
     # It answers, and leaves all that it could look after to the cluster's own server.
     lease = f"held-{secrets.token_hex(4)}"
