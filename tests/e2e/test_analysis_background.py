@@ -31,7 +31,8 @@ async def until_weight(scenario: Scenario, weight: int) -> dict[str, Any]:
 async def test_a_regression_that_begins_at_60_per_cent_is_caught_by_the_background_run_alone(
     scenario: Scenario,
 ) -> None:
-    settings = a.values(scenario, background={"looks": 3, "over": "60s"}, look={"recent": "15s"})
+    background = {"looks": 3, "over": "60s"}
+    settings = a.values(scenario, background=background, look={"recent": "15s"}, policy=a.CALM)
     await a.install(scenario, settings, name="canary", background=True)
     steps = [
         *({"setWeight": 25}, {"pause": {"duration": "15s"}}),

@@ -20,13 +20,13 @@ async def test_a_good_version_is_promoted_a_slow_one_aborted_and_promoted_once_c
     scenario: Scenario,
 ) -> None:
     # One canary and three stable pods; at 25 per cent each pod gets the same.
-    await a.install(scenario, a.values(scenario))
+    await a.install(scenario, a.values(scenario, policy=a.CALM))
     await served(scenario, "one", replicas=3, canary_steps=a.steps(25))
     address = await scenario.address()
     async with Traffic(address, model="mymodel", rate=RATE, max_tokens=a.MAX_TOKENS) as traffic:
         # A good version reaches 100 per cent with no hand on it.
         await scenario.revise("chat", a.release("two"))
-        (good,) = await a.until_ended(scenario, 1, timeout_s=180)
+        (good,) = await a.until_ended(scenario, 1)
         assert a.phases([good]) == ["Successful"], await a.said(scenario)
         # The same AnalysisRun never costs a second look: the second Job replays the first's.
         assert a.measurements(good) == ["Successful", "Successful"]
@@ -37,7 +37,7 @@ async def test_a_good_version_is_promoted_a_slow_one_aborted_and_promoted_once_c
         # One that is three times as slow fails by the first look, long before it.
         canary = await a.begin(scenario, a.release("three"))
         await a.spoil(scenario, canary, slow_factor=3)
-        _, bad = await a.until_ended(scenario, 2, timeout_s=180)
+        _, bad = await a.until_ended(scenario, 2)
         assert a.phases([bad]) == ["Failed"], await a.said(scenario)
         assert a.measurements(bad) == ["Failed", "Failed"]
         await scenario.until_aborted("chat")
@@ -45,7 +45,7 @@ async def test_a_good_version_is_promoted_a_slow_one_aborted_and_promoted_once_c
         # With the cause gone, the same version is tried again and judged on what is new.
         await scenario.until_no_pods(canary)
         await scenario.argo("retry", "rollout", "chat")
-        *_, again = await a.until_ended(scenario, 3, timeout_s=180)
+        *_, again = await a.until_ended(scenario, 3)
         assert a.phases([again]) == ["Successful"], await a.said(scenario)
         await scenario.until_healthy("chat", timeout_s=180)
     assert traffic.failures == []
@@ -57,8 +57,8 @@ async def test_a_good_version_is_promoted_a_slow_one_aborted_and_promoted_once_c
 async def test_with_too_little_traffic_guard_goes_on_and_prove_waits_for_a_person_or_pauses(
     scenario: Scenario,
 ) -> None:
-    quick = {"look": {"after": "9s"}, "windows": {"warmUp": "0s"}}
-    proving = quick | {"policy": {"mode": "prove"}}
+    quick = {"look": {"after": "9s"}, "windows": {"warmUp": "0s"}, "policy": a.CALM}
+    proving = quick | {"policy": a.CALM | {"mode": "prove"}}
     await a.install(scenario, a.values(scenario, **quick), name="guard")
     await a.install(scenario, a.values(scenario, **proving, maxWait="10m"), name="attended")
     await a.install(scenario, a.values(scenario, **proving), name="prove")
@@ -75,7 +75,7 @@ async def test_with_too_little_traffic_guard_goes_on_and_prove_waits_for_a_perso
     )
     async with Traffic(await scenario.address(), model="mymodel", rate=1, max_tokens=4):
         await scenario.revise("chat", a.release("two"))
-        (first,) = await a.until_ended(scenario, 1, timeout_s=180)
+        (first,) = await a.until_ended(scenario, 1)
         assert a.phases([first]) == ["Successful"], await a.said(scenario)
         assert "evidence: weak" in (await a.said(scenario))[0]
         # The second verdict waits; losing its pod to a drained node changes nothing.

@@ -33,12 +33,13 @@ async def test_a_version_that_answers_worse_is_aborted_and_an_equal_one_promoted
         "podPort": m.MODEL_PORT,
         "rate": 20,
     }
-    await a.install(scenario, a.values(scenario, quality=quality))
+    policy = {"gates": [*a.CALM["gates"], {"metric": "quality", "statistic": "score"}]}
+    await a.install(scenario, a.values(scenario, quality=quality, policy=policy))
     await served(scenario, "one", replicas=3, canary_steps=a.steps(25))
     address = await scenario.address()
     async with Traffic(address, model="mymodel", rate=RATE, max_tokens=a.MAX_TOKENS) as traffic:
         await scenario.revise("chat", a.release("two"))
-        (good,) = await a.until_ended(scenario, 1, timeout_s=180)
+        (good,) = await a.until_ended(scenario, 1)
         assert a.phases([good]) == ["Successful"], await a.said(scenario)
         await scenario.until_healthy("chat", timeout_s=180)
         (line,) = await a.said(scenario)
@@ -46,7 +47,7 @@ async def test_a_version_that_answers_worse_is_aborted_and_an_equal_one_promoted
         assert "72 prompts" in line
         # As fast as ever, but every third prompt is answered wrongly.
         await scenario.revise("chat", a.release("three", "--fault", "wrong_share=0.33"))
-        _, bad = await a.until_ended(scenario, 2, timeout_s=180)
+        _, bad = await a.until_ended(scenario, 2)
         assert a.phases([bad]) == ["Failed"], await a.said(scenario)
         await scenario.until_aborted("chat")
         (why,) = [text for text in await a.said(scenario) if "FAIL, abort" in text]
@@ -66,7 +67,7 @@ async def test_answers_that_nobody_gives_make_a_look_inconclusive_never_a_pass(
         await scenario.address(), model="mymodel", rate=RATE, max_tokens=a.MAX_TOKENS
     ):
         await scenario.revise("chat", a.release("two"))
-        (run,) = await a.until_ended(scenario, 1, timeout_s=180)
+        (run,) = await a.until_ended(scenario, 1)
         assert a.phases([run]) == ["Inconclusive"], await a.said(scenario)
         (line,) = await a.said(scenario)
         assert "was not reached in 1 attempt:" in line

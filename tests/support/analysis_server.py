@@ -58,10 +58,24 @@ async def serving(
             stderr=log,
         )
         try:
+            await _until_ready(f"http://{address}/readyz", process)
             yield f"http://{address}"
         finally:
-            process.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
             assert await process.wait() == 0, (folder / "log").read_text()
+
+
+async def _until_ready(url: str, process: asyncio.subprocess.Process) -> None:
+    """Argo calls a server that is not there yet an Error, and waits 10 s after it."""
+    async with aiohttp.ClientSession() as session, asyncio.timeout(TIMEOUT_S):
+        while process.returncode is None:
+            try:
+                async with session.get(url) as response:
+                    if response.ok:
+                        return
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.1)
 
 
 async def until_waiting(scenario: Scenario, run: str) -> None:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from support.cluster.client import ClusterClient
 
 Object = dict[str, Any]
-TIMEOUT_S: Final = 90.0
+TIMEOUT_S: Final = 180.0
 _POLL_S: Final = 0.1
 _RESOURCES: Final = {
     (resource.api_version, resource.kind): resource
