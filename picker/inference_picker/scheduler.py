@@ -71,7 +71,7 @@ class Scheduler:
         """Start without endpoints; ``random`` is drawn from by the plugins that draw."""
         self.profile = profile or default_profile()
         self.estimates = Estimates()
-        self.index = index or PrefixIndex()
+        self.index = PrefixIndex() if index is None else index
         self.board = Board(self.index, self.estimates)
         self.ejector = Ejector(rules)
         self._random = random or Random()  # noqa: S311 - nothing secret is drawn

@@ -22,13 +22,13 @@ class LoadCostScorer:
     """The least (pending prefill tokens + the request's uncached tokens) x (batch + 1).
 
     LMetric (arXiv 2603.15202): the first factor is what stands before the first token, the
-    second what each further token costs; their product needs no weights. Three additions, none
-    of which changes anything in an idle pool:
+    second what each further token costs; their product needs no weights. Three additions:
 
     - tokens that the KV cache has no room for count as work: as many must leave first;
-    - where even the least busy pod has a queue, recomputing what another pod has cached delays
-      everybody: uncached tokens then cost more, in proportion to that queue (in requests).
-      Without this a full pool copies hot prefixes everywhere and never recovers;
+    - uncached tokens are work that the pool would not have where they are cached, and what they
+      push out of a cache is computed again: they count once more at the mean batch, and as often
+      again as requests wait even at the least busy pod. Where nothing is cached this is the same
+      for every pod. Without it full caches are copied over and never recover;
     - ``floorTokens`` keeps the product from vanishing where a prompt is cached everywhere, so
       that a hot prefix spreads over the pods by their batch.
     """
@@ -46,8 +46,7 @@ class LoadCostScorer:
         work = pods.pending_tokens + uncached + overflow + self._floor
         cost = work * (pods.in_flight + 1.0)
         queue = float(pods.pending_tokens.min()) / max(request.usual_tokens, self._floor)
-        if queue:
-            cost += queue * uncached * (pods.in_flight.mean() + 1.0)
+        cost += (queue + 1.0) * uncached * (pods.in_flight.mean() + 1.0)
         ratio: Floats = cost.min() / cost
         return ratio
 

@@ -258,6 +258,7 @@ class _Simulation:
             WARMUP,
             capacity,
         )
+        from inference_picker.simulation.policies import index_of  # noqa: PLC0415
         from inference_picker.simulation.replay import replay  # noqa: PLC0415
 
         def meets(rate: float) -> float:
@@ -267,6 +268,7 @@ class _Simulation:
                 self.policies[name](),
                 self.setting,
                 warmup_s=WARMUP * requests[-1].at,
+                index=index_of(name),
             )
             return result.meets(ttft_s=self.limits.ttft_s, tpot_s=self.limits.tpot_s)
 

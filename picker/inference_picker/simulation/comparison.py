@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from inference_picker.simulation.policies import POLICIES
+from inference_picker.simulation.policies import POLICIES, index_of
 from inference_picker.simulation.replay import Result, Setting, replay
 
 if TYPE_CHECKING:
@@ -70,7 +70,16 @@ def compare(
     return [
         summary(
             policy,
-            [replay(trace, known[policy](), setting, warmup_s=warmup_s) for trace, setting in runs],
+            [
+                replay(
+                    trace,
+                    known[policy](),
+                    setting,
+                    warmup_s=warmup_s,
+                    index=index_of(policy),
+                )
+                for trace, setting in runs
+            ],
             limits,
         )
         for policy in policies

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inference_picker.board import Flight
+    from inference_picker.prefixes import PrefixIndex
     from inference_picker.ranking import Floats, Profile
     from inference_picker.simulation.traces import TracedRequest
 
@@ -59,18 +60,27 @@ class Result:
 
 
 def replay(
-    trace: Sequence[TracedRequest], profile: Profile, setting: Setting, *, warmup_s: float = 0.0
+    trace: Sequence[TracedRequest],
+    profile: Profile,
+    setting: Setting,
+    *,
+    warmup_s: float = 0.0,
+    index: PrefixIndex | None = None,
 ) -> Result:
-    """Run the whole trace; the pods drain at the end."""
-    return _Replay(profile, setting).run(trace, warmup_s)
+    """Run the whole trace; the pods drain at the end. ``index`` is the scheduler's, empty."""
+    return _Replay(profile, setting, index).run(trace, warmup_s)
 
 
 class _Replay:
-    def __init__(self, profile: Profile, setting: Setting) -> None:
+    def __init__(self, profile: Profile, setting: Setting, index: PrefixIndex | None) -> None:
         self._setting = setting
         self._engines = [Engine(each) for each in setting.pods]
         self._random = Random(setting.seed)  # noqa: S311
-        self._scheduler = Scheduler(profile, random=Random(setting.seed + 1))  # noqa: S311
+        self._scheduler = Scheduler(
+            profile,
+            index=index,
+            random=Random(setting.seed + 1),  # noqa: S311
+        )
         estimates = self._scheduler.estimates
         estimates.bytes_per_token /= setting.misset
         estimates.prefill_rate *= setting.misset

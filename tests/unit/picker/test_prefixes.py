@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from inference_picker.prefixes import PrefixIndex
 from inference_picker.prompts import BLOCK_BYTES, MAX_BLOCKS, block_hashes, read_prompt
+from inference_picker.scheduler import Scheduler
 
 
 def test_only_an_unbroken_beginning_counts() -> None:
@@ -44,6 +45,13 @@ def test_a_pods_own_size_bounds_its_blocks() -> None:
     index.add(1, (1, 2, 3))
 
     assert list(index.matched((1, 2, 3), 2)) == [2, 3]
+
+
+def test_the_schedulers_index_is_the_one_it_was_given() -> None:
+    # An empty index is as good as any: it must not be taken for none.
+    index = PrefixIndex(capacity=1)
+
+    assert Scheduler(index=index).index is index
 
 
 def test_memory_is_shared_by_the_pods() -> None:

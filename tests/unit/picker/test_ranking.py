@@ -117,12 +117,13 @@ def test_scorers_follow_their_formulas(
 
 
 def test_a_cached_prompt_is_worth_a_longer_batch() -> None:
-    # (1000 + 64) x 3 = 3192 on the idle pod, (0 + 64) x 12 = 768 where the prompt is cached.
+    # (1000 + 64) x 3 and 1000 more at the mean batch, x 7.5, make 10692 on the idle pod;
+    # (0 + 64) x 12 = 768 where the prompt is cached.
     pods = make_pods(2, in_flight=[2, 11], cached_tokens=[0, 1000])
 
     score = scorers.LoadCostScorer().score(make_request(prompt_tokens=1000), pods)
 
-    assert list(score) == pytest.approx([768 / 3192, 1])
+    assert list(score) == pytest.approx([768 / 10692, 1])
 
 
 def test_where_every_pod_has_a_queue_a_prompt_goes_to_its_cache() -> None:
@@ -131,8 +132,8 @@ def test_where_every_pod_has_a_queue_a_prompt_goes_to_its_cache() -> None:
     request = make_request(prompt_tokens=4000, usual_tokens=500)
     scorer = scorers.LoadCostScorer()
 
-    quiet = make_pods(2, in_flight=[1, 9], pending_tokens=[0, 900], cached_tokens=[0, 4000])
-    busy = make_pods(2, in_flight=[1, 9], pending_tokens=[2000, 2900], cached_tokens=[0, 4000])
+    quiet = make_pods(2, in_flight=[1, 20], pending_tokens=[0, 2900], cached_tokens=[0, 4000])
+    busy = make_pods(2, in_flight=[1, 20], pending_tokens=[2000, 4900], cached_tokens=[0, 4000])
 
     assert scorer.score(request, quiet).argmax() == 0
     assert scorer.score(request, busy).argmax() == 1
@@ -384,8 +385,8 @@ def test_a_decision_tells_who_was_taken_out_by_what_and_how_the_rest_scored() ->
     told = ranking.decision.as_dict()
     assert told["removed"] == {"health-filter": ("10.0.0.2:80",)}
     assert told["chosen"] == ("10.0.0.1:80",)
-    # (36 + 64) x 2 = 200 against (36 + 64) x 4 = 400.
+    # (36 + 64) x 2 + 36 x 3 = 308 against (36 + 64) x 4 + 36 x 3 = 508.
     assert [(each["address"], each["score"]) for each in told["considered"]] == [
         ("10.0.0.1:80", 1.0),
-        ("10.0.0.0:80", 0.5),
+        ("10.0.0.0:80", 0.606299),
     ]
