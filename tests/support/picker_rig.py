@@ -40,6 +40,8 @@ class Upstream:
     status: int = 200
     """Of every answer, unless the request asks for another."""
     chunks: int = 5
+    page: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
+    """The metrics page; None for none."""
     faults: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = field(
         default_factory=dict
     )
@@ -78,6 +80,9 @@ class Upstream:
         await response.write_eof()
         return response
 
+    async def show_metrics(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(status=404) if self.page is None else await self.page(request)
+
     async def list_models(self, _request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": "base"}]})
 
@@ -103,6 +108,7 @@ async def upstream_server(port: int = 0) -> AsyncIterator[Upstream]:
     app = web.Application(client_max_size=64 * 1024 * 1024)
     app.router.add_post("/v1/chat/completions", upstream.answer)
     app.router.add_get("/v1/models", upstream.list_models)
+    app.router.add_get("/metrics", upstream.show_metrics)
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()

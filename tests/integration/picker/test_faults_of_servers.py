@@ -14,6 +14,7 @@ from inference_picker.pool import Endpoint, make_snapshot
 from support.picker_rig import FULL_DUPLEX, RECOMMENDED, Setup, running_setup, whole_stream
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 
@@ -95,6 +96,59 @@ async def test_metrics_pages_that_are_gone_do_not_stop_requests(setup: Setup) ->
     assert (await setup.chat())[0] == 200
     await setup.landed()
     assert setup.metric("page_failures_total") >= 6
+
+
+PAGE = b"vllm:num_requests_running 3\nvllm:num_requests_waiting 2\n"
+
+
+async def good_page(_request: web.Request) -> web.StreamResponse:
+    return web.Response(body=PAGE)
+
+
+async def cut_page(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"content-length": str(len(PAGE) * 2)})
+    await response.prepare(request)
+    await response.write(PAGE)
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
+async def page_of_50_mb(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    line = b"# " + b"x" * 997 + b"\n"
+    for _ in range(500):
+        await response.write(line * 100)
+    return response
+
+
+async def strange_page(_request: web.Request) -> web.StreamResponse:
+    return web.Response(body=b"\xff\x00" * 5000)
+
+
+@pytest.mark.parametrize("page", [cut_page, page_of_50_mb, strange_page, hangs])
+async def test_a_metrics_page_that_turns_bad_stops_nothing_and_is_told(
+    setup: Setup, page: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> None:
+    for upstream in setup.upstreams:
+        upstream.page = good_page
+    await setup.until(lambda: setup.metric("pages_read_total") >= 2)
+    await setup.until(lambda: setup.metric("endpoints_unread") == 0)
+    for upstream in setup.upstreams:
+        upstream.page = page
+
+    await setup.until(lambda: setup.metric("endpoints_unread") == 2)
+    answers = await asyncio.gather(*(setup.chat(model="base") for _ in range(10)))
+
+    assert answers == [(200, whole_stream("base", 5))] * 10
+    await setup.landed()
+    assert setup.metric("page_failures_total") > 0
+    # Both servers go on being picked.
+    assert all(upstream.bodies for upstream in setup.upstreams)
+    for upstream in setup.upstreams:
+        upstream.page = good_page
+    await setup.until(lambda: setup.metric("endpoints_unread") == 0)
 
 
 async def test_a_pool_whose_pods_were_exchanged_keeps_the_streams_that_run(setup: Setup) -> None:
