@@ -72,6 +72,11 @@ class Ejector:
         record = self._records.get(address)
         return 1.0 if record is None else record.health
 
+    def is_suspect(self, address: str) -> bool:
+        """Whether it failed last, or is on its way back or in: what it answers wants a look."""
+        record = self._records.get(address)
+        return record is not None and (record.in_a_row > 0 or record.health < 1.0)
+
     @property
     def ejected(self) -> Mapping[str, str]:
         """Why each endpoint that is out is out."""

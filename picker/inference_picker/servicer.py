@@ -127,7 +127,10 @@ class ExchangeStream:
         if isinstance(found, Refused):
             return found
         pick, self._flight = found
-        if self._service.sampling.watches(pick.sample):
+        # Where the gateway's mode shows watched answers only, a few of a hundred would long hide
+        # that a server fails.
+        suspect = self._director.scheduler.ejector.is_suspect(pick.endpoints[0])
+        if self._service.sampling.watches(pick.sample) or suspect:
             pick = replace(pick, watch_body=True)
         self._service.recorder.picked(pick, self._director.pool)
         return Picked(pick=pick)

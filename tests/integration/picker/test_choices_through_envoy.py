@@ -16,7 +16,7 @@ from inference_picker.ejection import EjectionRules
 from inference_picker.pool import Endpoint, PoolSnapshot, make_snapshot
 from inference_picker.queueing import QueueLimits
 from inference_picker.saturation import Thresholds
-from support.picker_rig import MODES, RECOMMENDED, WAIT_S, Setup, running_setup
+from support.picker_rig import FULL_DUPLEX, MODES, RECOMMENDED, WAIT_S, Setup, running_setup
 from support.ports import reserved_port
 
 if TYPE_CHECKING:
@@ -68,6 +68,27 @@ async def test_a_pod_of_eight_that_answers_500_at_once_gets_next_to_nothing(
         assert setup.metric("request_errors_total", version="hash3") == len(broken.bodies)
         assert setup.metric("ejected_endpoints", version="hash3") == 1
         assert setup.metric("in_flight") == 0
+
+
+async def test_where_few_answers_are_seen_the_first_failure_makes_the_picker_look_closer(
+    tmp_path: Path,
+) -> None:
+    """Full duplex: of twenty answers nineteen are not followed."""
+    async with running_setup(tmp_path, FULL_DUPLEX, servers=8, watch_share=0.05) as setup:
+        broken = setup.upstreams[3]
+        broken.status = 500
+        async with asyncio.timeout(WAIT_S):
+            while not setup.metric("request_errors_total"):
+                await setup.chat(model="base", stream=False)
+        before = len(broken.bodies)
+        async with asyncio.timeout(WAIT_S):
+            while not setup.metric("ejected_endpoints"):
+                await setup.chat(model="base", stream=False)
+
+        # The second and the third failure, where a twentieth of its answers would be forty. What
+        # is told of the last one may come after the next is sent.
+        assert len(broken.bodies) - before <= 5
+        await setup.landed()
 
 
 async def test_a_pod_that_was_ejected_and_is_well_again_is_tried_and_taken_back(

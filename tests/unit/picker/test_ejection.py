@@ -34,6 +34,20 @@ def test_failures_in_a_row_eject() -> None:
     assert ejector.ejected == {BAD: "5xx"}
 
 
+def test_who_failed_last_or_comes_back_wants_a_look() -> None:
+    ejector = Ejector()
+    ejector.members(POOL, [], at=0.0)
+    assert not ejector.is_suspect(POOL[0])
+    ejector.failed(POOL[0], at=0.0, reason="5xx")
+    assert ejector.is_suspect(POOL[0])
+    ejector.succeeded(POOL[0])
+    assert not ejector.is_suspect(POOL[0])
+    ejector.members([*POOL, "new"], ["new"], at=1.0)
+    assert ejector.is_suspect("new")
+    ejector.update(at=100.0)
+    assert not ejector.is_suspect("new")
+
+
 def test_a_success_between_them_begins_the_count_anew() -> None:
     ejector = make_ejector()
     for _ in range(3):
