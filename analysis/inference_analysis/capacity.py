@@ -76,6 +76,7 @@ def _kv(observations: Observations, requests: FloatArray) -> Finding | None:
         weight=Weight.BLOCKS_PASS,
         text=f"a request takes {ratio:.2f} times as much of the KV cache as on stable: a canary "
         f"pod is full at {1.0 / ratio:.0%} of a stable pod's load{_tokens(observations)}",
+        remedy="run more canary pods before it gets all traffic, or find what takes the memory",
     )
 
 
@@ -98,6 +99,7 @@ def _preemptions(observations: Observations, requests: FloatArray) -> Finding | 
         text=f"{1000 * x / n:.1f} of 1,000 requests are preempted on the canary, "
         f"{1000 * y / m:.1f} on stable: the KV cache is too small for its load"
         + _tokens(observations),
+        remedy="give the canary more KV cache or more pods, or find what takes the memory",
     )
 
 

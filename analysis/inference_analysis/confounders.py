@@ -17,6 +17,7 @@ from inference_analysis.standardisation import merged_windows
 from inference_analysis.units import Kind, Units
 
 if TYPE_CHECKING:
+    from inference_analysis.ledgers import Stand
     from inference_analysis.observations import FloatArray, Histogram, Observations
     from inference_analysis.policies import Policy
     from inference_analysis.standardisation import PodEffects
@@ -28,6 +29,7 @@ LEAST_CELLS = 20
 DRIFT = 0.10
 CACHE_GAP = 0.10
 COVERAGE_GAP = 0.05
+MOST_WINDOW_LOOKS = 2
 
 
 class Weight(StrEnum):
@@ -49,6 +51,8 @@ class Finding:
     code: str
     weight: Weight
     text: str
+    remedy: str = ""
+    """What takes the difference away, where something does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +89,8 @@ def check_hardware(observations: Observations) -> list[Finding]:
             weight=Weight.BLOCKS,
             text=f"the canary runs on {', '.join(alone)}, stable on "
             f"{', '.join(sorted(set(stable)))}: the version's effect on latency cannot be told "
-            "from the hardware's. Run at least two stable pods on the canary's hardware",
+            "from the hardware's",
+            remedy="run at least two stable pods on the canary's hardware",
         )
     ]
 
@@ -107,9 +112,10 @@ def check_coverage(observations: Observations) -> list[Finding]:
         return []
     text = (
         f"{shares[0]:.0%} of the canary's answers are watched token by token and {shares[1]:.0%} "
-        "of the control's, and watching takes time itself. Give both the same sampling"
+        "of the control's, and watching takes time itself"
     )
-    return [Finding(code="coverage", weight=Weight.BLOCKS, text=text)]
+    remedy = "give both versions the same sampling"
+    return [Finding(code="coverage", weight=Weight.BLOCKS, text=text, remedy=remedy)]
 
 
 def check_load(observations: Observations, policy: Policy) -> list[Finding]:
@@ -143,18 +149,40 @@ def check_load(observations: Observations, policy: Policy) -> list[Finding]:
     if any(pod.server for pod in observations.pods):
         text = (
             f"the canary adapter gets {ratio:.2f} times the control's requests, so its prefix "
-            f"cache is {'colder' if low else 'warmer'}. Give the control the canary's share"
+            f"cache is {'colder' if low else 'warmer'}"
         )
         # A colder cache makes the canary slower than it is, a warmer one faster.
         weight_of = Weight.BLOCKS_FAIL if low else Weight.BLOCKS_PASS
-        return [Finding(code="load", weight=weight_of, text=text)]
+        remedy = "give the control the canary's share"
+        return [Finding(code="load", weight=weight_of, text=text, remedy=remedy)]
     return [
         Finding(
             code="load",
             weight=Weight.BLOCKS_PASS if low else Weight.BLOCKS_FAIL,
             text=f"a canary pod gets {ratio:.2f} times a stable pod's requests, so it looks "
-            f"{'faster' if low else 'slower'} than it is; a weight of {weight:.0%} "
-            f"({pods} of {len(observations.pods)} pods) gives both the same",
+            f"{'faster' if low else 'slower'} than it is",
+            remedy=f"set the weight to {weight:.0%} ({pods} of {len(observations.pods)} pods), "
+            "which gives every pod the same",
+        )
+    ]
+
+
+def check_looks(units: Units, stand: Stand) -> list[Finding]:
+    """More looks than batches of windows allow.
+
+    Five batches from one source hold their level for two looks; a third, which a resumed or retried
+    rollout would take, could fail an identical version on the same few numbers.
+    """
+    before = sum(s.epoch == stand.segment.epoch and len(s.looks) for s in stand.ledger.segments)
+    if units.kind is not Kind.WINDOWS or before < MOST_WINDOW_LOOKS:
+        return []
+    return [
+        Finding(
+            code="looks",
+            weight=Weight.BLOCKS,
+            text=f"batches of windows allow {MOST_WINDOW_LOOKS} looks at one try, and this is "
+            f"number {before + 1}",
+            remedy="serve both adapters on four pods or more, or retry with new data",
         )
     ]
 
@@ -184,9 +212,10 @@ def check_mix(
             return [], None
         text = (
             f"the canary's prompts differ from stable's in length by {difference:+.0%}: too much "
-            "to compare latencies. Split traffic at random, or wait for a like mix"
+            "to compare latencies"
         )
-        return [Finding(code="mix", weight=Weight.BLOCKS, text=text)], None
+        remedy = "split traffic at random, or wait for a like mix of prompts"
+        return [Finding(code="mix", weight=Weight.BLOCKS, text=text, remedy=remedy)], None
     length = np.zeros(len(observations.pods))
     if units.kind is not Kind.WINDOWS:
         length[effects.index.astype(int)] = effects.effect

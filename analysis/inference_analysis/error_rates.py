@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,6 +78,22 @@ class RateComparison:
         )
         t = stdtrit(self.df, max(level, 1e-300)) + stdtrit(self.df, 1.0 - power)
         return float(-t * se)
+
+    def grown(self, factor: float, *, unlucky: float = 0.0) -> RateComparison:
+        """The same with ``factor`` times the requests, the canary failing as often as stable.
+
+        ``unlucky`` standard errors above it, so that power can be asked for.
+        """
+        share = self.errors_stable / self.requests_stable
+        canary, stable = factor * self.requests_canary, factor * self.requests_stable
+        more = unlucky * float(np.sqrt(share * (1.0 - share) * (1.0 / canary + 1.0 / stable)))
+        return replace(
+            self,
+            errors_canary=min(share + more, 1.0) * canary,
+            requests_canary=canary,
+            errors_stable=share * stable,
+            requests_stable=stable,
+        )
 
     def _score(self, difference: float) -> float:
         return score_z(

@@ -15,6 +15,7 @@ from inference_analysis.confounders import (
     check_drift,
     check_hardware,
     check_load,
+    check_looks,
     check_mix,
 )
 from inference_analysis.diversions import diverted_limit
@@ -28,6 +29,7 @@ from inference_analysis.gross_harm import (
 )
 from inference_analysis.ledgers import stand as stand_in
 from inference_analysis.policies import Role, Statistic, default_gates
+from inference_analysis.pool_sizes import check_pools
 from inference_analysis.quality import topic_differences, worst_prompts
 from inference_analysis.stickiness import check_users
 from inference_analysis.units import units_of
@@ -86,6 +88,8 @@ def evaluate(
         *check_users(observations),
         *check_coverage(observations),
         *check_load(observations, policy),
+        *check_pools(observations, units, policy),
+        *check_looks(units, stand),
         *mix_findings,
         *check_drift(observations),
         *check_capacity(observations),
@@ -212,7 +216,8 @@ def _gross(context: Context) -> list[GrossHarm]:
         for m in policy.gross_metrics
         if m in observations.histograms and m not in observations.display
     ]
-    if not any(f.weight is Weight.BLOCKS and f.code != "coverage" for f in context.findings):
+    kept = {"coverage", "looks"}
+    if not any(f.weight is Weight.BLOCKS and f.code not in kept for f in context.findings):
         for metric in present:
             effects = context.units.mean(
                 observations.histograms[metric], observations, of_pods=True

@@ -16,8 +16,9 @@ from inference_analysis.latencies import (
     tail_edge,
     tail_margin,
 )
-from inference_analysis.planning import need_of_data, need_of_pods
+from inference_analysis.planning import need_of_data, need_of_pods, need_of_requests
 from inference_analysis.policies import Statistic
+from inference_analysis.pool_sizes import CODE, METRIC
 from inference_analysis.quality import QualityComparison, compare_quality, need_of_prompts
 from inference_analysis.stickiness import clustered_rate, user_dispersion, user_error, widened
 from inference_analysis.units import Kind
@@ -58,6 +59,12 @@ class Context:
     def clustered(self) -> str:
         """Why users are no sample, or nothing."""
         return "; ".join(f.text for f in self.findings if f.code == "users")
+
+    @property
+    def smaller_pool(self) -> Finding | None:
+        """That the canary's pool is smaller and busy, or nothing."""
+        small = (f for f in self.findings if f.code == CODE and f.weight is Weight.NOTE)
+        return next(small, None)
 
     @property
     def overloaded(self) -> str:
@@ -106,7 +113,8 @@ def _mean_gate(gate: Gate, context: Context) -> GateResult:
         float(np.log1p(gate.margin * context.policy.step_factor)),
         float(np.log1p(gate.harm_margin)),
     )
-    return _pod_gate(gate, context, effects, margins, added)
+    bias = float(np.log1p(context.policy.pool_bias))
+    return _pod_gate(gate, context, effects, margins, added, bias=bias)
 
 
 def _tail_gate(gate: Gate, context: Context, edges: dict[str, float]) -> GateResult:
@@ -138,7 +146,8 @@ def _tail_gate(gate: Gate, context: Context, edges: dict[str, float]) -> GateRes
         tail_margin(shares, histogram.le, edge, step),
         tail_margin(shares, histogram.le, edge, gate.harm_margin),
     )
-    result = _pod_gate(gate, context, effects, margins, 0.0, edge)
+    bias = tail_margin(shares, histogram.le, edge, context.policy.pool_bias)
+    result = _pod_gate(gate, context, effects, margins, 0.0, edge, bias=bias)
     details = (("edge", float(histogram.le[edge])), ("stable_share", float(shares[edge])))
     return replace(result, details=(*result.details, *details))
 
@@ -150,8 +159,10 @@ def _pod_gate(
     margins: tuple[float, float, float],
     added: float,
     edge: int | None = None,
+    *,
+    bias: float,
 ) -> GateResult:
-    """Rule B, then the guards: hardware, load, one slow pod."""
+    """Rule B, then the guards: hardware, load, one slow pod, and a smaller pool (``bias``)."""
     prior = context.policy.priors.get(gate.metric) if gate.statistic is Statistic.MEAN else None
     spread = context.units.spread(gate.metric, context.observations, edge)
     comparison = context.units.compare(effects, prior=prior, added_variance=added, spread=spread)
@@ -171,8 +182,25 @@ def _pod_gate(
     if context.blocked:
         return replace(result, outcome=Outcome.BLOCKED, reason=context.blocked)
     if result.outcome is Outcome.FAIL:
-        return _confirmed(result, context, effects, prior, added, spread)
+        confirmed = _confirmed(result, context, effects, prior, added, spread)
+        return _beyond_pools(confirmed, context, bias)
     return _explained(result, context)
+
+
+def _beyond_pools(result: GateResult, context: Context, bias: float) -> GateResult:
+    """A FAIL that a smaller pool of the same version could have caused is no FAIL.
+
+    The bias is known only by its bound, so harm is shown where it is shown beyond that bound.
+    """
+    pools = context.smaller_pool
+    comparison = result.comparison
+    if result.outcome is not Outcome.FAIL or pools is None or result.gate.metric != METRIC:
+        return result
+    assert comparison is not None  # noqa: S101 - a FAIL has one
+    if comparison.harm_p(max(bias, result.harm_margin)) <= result.fail_level:
+        return result
+    reason = f"{result.gate.name} is {_percent(comparison.estimate)} slower, but {pools.text}"
+    return replace(result, outcome=Outcome.BLOCKED, reason=reason, remedy=pools.remedy)
 
 
 def _confirmed(
@@ -199,15 +227,16 @@ def _confirmed(
         if again is None or again.harm_p(result.harm_margin) > DROP_ONE_LEVEL:
             reason = (
                 f"{gate.name} is {_percent(comparison.estimate)} slower only because of {where}; "
-                "without it there is no harm. Re-create that pod on another node and look again"
+                "without it there is no harm"
             )
-            return replace(result, outcome=Outcome.SUSPECT, reason=reason)
+            remedy = f"re-create {pod.name} on another node and look again"
+            return replace(result, outcome=Outcome.SUSPECT, reason=reason, remedy=remedy)
     elif context.policy.confirm_single_pod:
         reason = (
-            f"{gate.name} is {_percent(comparison.estimate)} slower, on the only canary pod "
-            f"{where}. Re-create it on another node, or add a second one, and look again"
+            f"{gate.name} is {_percent(comparison.estimate)} slower, on the only canary pod {where}"
         )
-        return replace(result, outcome=Outcome.SUSPECT, reason=reason)
+        remedy = f"re-create {pod.name} on another node, or add a second one, and look again"
+        return replace(result, outcome=Outcome.SUSPECT, reason=reason, remedy=remedy)
     return _explained(result, context)
 
 
@@ -294,12 +323,14 @@ def _explained(result: GateResult, context: Context) -> GateResult:
         need = need_of_prompts(comparison, result.margin, context.stand.pass_level)
     elif isinstance(comparison, TComparison) and comparison.unit == "pod":
         need = need_of_pods(comparison, result.margin, context.stand.pass_level)
+    elif isinstance(comparison, RateComparison):
+        need = need_of_requests(comparison, result.margin, context.stand.pass_level)
     else:
-        assert isinstance(comparison, TComparison | RateComparison)  # noqa: S101 - all there are
+        assert isinstance(comparison, TComparison)  # noqa: S101 - all there are
         need = need_of_data(comparison, result.margin, context.stand.pass_level)
     reason = (
-        f"{gate.name}: worse by {show(comparison.estimate)}, perhaps by {show(result.upper)} "
-        f"with a margin of {show(result.margin)}; blind below {show(result.mde)}"
+        f"{gate.name}: {show(comparison.estimate)}, at worst {show(result.upper)}; margin "
+        f"{show(result.margin)}, blind below {show(result.mde)}"
     )
     return replace(result, need=need, reason=reason)
 

@@ -143,14 +143,18 @@ def gross_errors(
 ) -> GrossHarm:
     """Whether the canary fails more than ``tolerated`` times as often as stable."""
     evidence = error_evidence(requests, usable, canary, tolerated=tolerated)
+    shares = []
+    for arm in (canary, ~canary):
+        total = np.where(usable, requests.total, 0.0)[arm].sum()
+        shares.append(float(np.where(usable, requests.errors, 0.0)[arm].sum() / max(total, 1.0)))
     return GrossHarm(
         check="error ratio",
         fired=evidence >= 1.0 / alpha,
         observed=evidence,
         threshold=1.0 / alpha,
         p=min(1.0, 1.0 / evidence),
-        text=f"evidence {evidence:.3g} that requests fail more than {tolerated:g} times as often "
-        f"as on stable; {1.0 / alpha:g} is gross harm",
+        text=f"{shares[0]:.2%} of the canary's requests fail, {shares[1]:.2%} of stable's; evidence"
+        f" {evidence:.3g} of more than {tolerated:g} times as many, {1.0 / alpha:g} is gross harm",
     )
 
 

@@ -34,7 +34,9 @@ def text(document: Mapping[str, Any]) -> str:
     ]
     fired = [check for check in document["grossHarm"] if check["fired"]]
     lines += [f"- gross harm, {_plain(check['text'])}" for check in fired]
-    lines += [f"- {f['code']} ({f['weight']}): {_plain(f['text'])}" for f in document["findings"]]
+    for finding in document["findings"]:
+        text = "; ".join(filter(None, (finding["text"], finding["remedy"])))
+        lines.append(f"- {finding['code']} ({finding['weight']}): {_plain(text)}")
     if fired or document["findings"]:
         lines.append("")
     lines += _prompts(document)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import stdtrit
 
+from inference_analysis.spending import falling_root
+
 if TYPE_CHECKING:
     from inference_analysis.comparisons import TComparison
     from inference_analysis.error_rates import RateComparison
@@ -16,11 +18,16 @@ MOST_PODS = 64
 LONGEST = 1000.0
 """Times the data at hand; more than this is "never"."""
 POWER = 0.9
+_UNLUCKY = 1.2816
+"""Normal quantile of ``POWER``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """Any one of these is enough for a canary no worse than stable to pass with 90 % power."""
+    """Any one of these is enough for a canary no worse than stable to pass with 90 % power.
+
+    Nothing set: more of the same does not help.
+    """
 
     data_factor: float | None = None
     """Times the data so far, from the same pods (for quality: times the prompts)."""
@@ -35,7 +42,7 @@ def need_of_pods(comparison: TComparison, margin: float, level: float) -> Need:
     what varies slowly within a pod, so the time needed is rather over- than understated.
     """
     if comparison.mde(level) <= margin:
-        return Need()
+        return Need(data_factor=1.0)
     wanted = margin / comparison.mde(level) * comparison.se
     m_c, m_s = comparison.n_canary, comparison.n_stable
     fixed = comparison.between_variance * (1.0 / m_c + 1.0 / m_s)
@@ -59,7 +66,25 @@ def need_of_pods(comparison: TComparison, margin: float, level: float) -> Need:
     return found
 
 
-def need_of_data(comparison: TComparison | RateComparison, margin: float, level: float) -> Need:
-    """Times the prompts or requests for the minimum detectable effect to shrink to the margin."""
+def need_of_data(comparison: TComparison, margin: float, level: float) -> Need:
+    """Times the data for the minimum detectable effect to shrink to the margin."""
     factor = (comparison.mde(level) / margin) ** 2
     return Need(data_factor=float(max(factor, 1.0)) if factor <= LONGEST else None)
+
+
+def need_of_requests(comparison: RateComparison, margin: float, level: float) -> Need:
+    """Times the requests for a canary that fails as often as stable to pass with 90 % power.
+
+    Looks for the smallest factor at which the bound of one that is unlucky in one case of ten lies
+    below the margin. Where nothing has failed, the bound's own rule of three asks for 3 / margin
+    requests.
+    """
+
+    def short(factor: float) -> float:
+        return comparison.grown(factor, unlucky=_UNLUCKY).upper(level) - margin
+
+    if short(1.0) <= 0.0:
+        return Need(data_factor=1.0)
+    if short(LONGEST) > 0.0:
+        return Need()
+    return Need(data_factor=falling_root(short, 0.0, 1.0, LONGEST))

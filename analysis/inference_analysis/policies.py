@@ -116,6 +116,8 @@ class Policy:
     """Metric → bucket edge of its tail gate; else the edge nearest 2 % of stable's requests."""
     confirm_single_pod: bool = False
     """With one canary pod, ask for a second one before a FAIL that is not gross counts."""
+    pool_bias: float = 0.15
+    """By how much the time to first token may differ only because busy pools differ in size."""
     load_low: float = 0.7
     load_high: float = 1.4
     """Band of canary load per pod / stable load per pod in which latencies compare."""

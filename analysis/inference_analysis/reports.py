@@ -11,19 +11,20 @@ import numpy as np
 from inference_analysis.comparisons import TComparison
 from inference_analysis.error_rates import RateComparison
 from inference_analysis.policies import Role, Statistic
+from inference_analysis.remedies import OPEN, need_text, next_step
 from inference_analysis.translating import ledger_document
-from inference_analysis.verdicts import Action, Evidence, Outcome
+from inference_analysis.verdicts import Evidence, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from inference_analysis.evaluation import Evaluation
-    from inference_analysis.planning import Need
     from inference_analysis.schema import RolloutDocument
     from inference_analysis.verdicts import GateResult
 
 SCHEMA: Final = "inference-rollouts.io/analysis-verdict/v1"
-_OPEN = {Outcome.UNDECIDED, Outcome.OPEN_STEP, Outcome.NO_DATA}
+FAR: Final = 10.0
+"""Margins beyond which a bound says no more than that nothing is known."""
 
 
 def lines(evaluation: Evaluation, rollout: RolloutDocument) -> tuple[str, str, str, str, str]:
@@ -33,7 +34,7 @@ def lines(evaluation: Evaluation, rollout: RolloutDocument) -> tuple[str, str, s
         "why: " + "; ".join(evaluation.decision.reasons),
         "gates (+ is worse): " + " | ".join(_gate_summary(r) for r in evaluation.results),
         _data(evaluation),
-        "next: " + _next(evaluation),
+        "next: " + next_step(evaluation),
     )
 
 
@@ -57,7 +58,7 @@ def _blindness(evaluation: Evaluation) -> str:
         if r.gate.role is Role.PRIMARY and r.outcome is not Outcome.SHOWN
     ]
     unseen = [r.gate.name for r in primary if r.comparison is None]
-    seen = [r for r in primary if r.outcome in _OPEN and r.comparison is not None]
+    seen = [r for r in primary if r.outcome in OPEN and r.comparison is not None]
     ratios = [r.latency_mde for r in seen if _is_ratio(r)]
     parts = []
     if unseen:
@@ -87,9 +88,14 @@ def _gate_summary(result: GateResult) -> str:
     if comparison is None:
         return f"{result.gate.name} {result.outcome}"
     show = _ratio if _is_ratio(result) else _points
+    far = FAR * max(result.margin, 1e-9)
+
+    def bound(value: float) -> str:
+        return show(value) if abs(value) <= far else "…"
+
     return (
         f"{result.gate.name} {result.outcome} {show(comparison.estimate)} "
-        f"[{show(result.lower)}, {show(result.upper)}] p {result.harm_p:.2g}"
+        f"[{bound(result.lower)}, {bound(result.upper)}] p {result.harm_p:.2g}"
     )
 
 
@@ -117,53 +123,11 @@ def _data(evaluation: Evaluation) -> str:
     parts.append(
         f"{look.kind} look at {look.fraction:.0%} of epoch {stand.segment.epoch}{replayed}"
     )
-    return f"data: {', '.join(parts)}" + "".join(f"; {f.text}" for f in evaluation.findings)
-
-
-def _next(evaluation: Evaluation) -> str:
-    decision = evaluation.decision
-    if decision.action is Action.ABORT:
-        return "roll back, remove the cause, retry; the retry opens a new epoch"
-    needs = [
-        f"{r.gate.name}: {_need(r, evaluation)}"
-        for r in evaluation.results
-        if r.outcome in _OPEN and r.need is not None and r.gate.role is Role.PRIMARY
-    ]
-    if needs:
-        return "; ".join(needs)
-    if decision.action is Action.PAUSE:
-        return "remove what blocks the comparison, then look again"
-    if decision.evidence is Evidence.WEAK:
-        return "wait for traffic on both versions, then look again"
-    return "nothing is needed"
-
-
-def _need(result: GateResult, evaluation: Evaluation) -> str:
-    need = result.need
-    if need is None or need == type(need)():
-        return "decidable with these data"
-    ways = []
-    if need.data_factor is not None and need.data_factor > 1.0:
-        if result.gate.statistic is Statistic.SCORE:
-            ways.append(f"{math.ceil(need.data_factor * result_units(result))} prompts")
-        else:
-            observed = float(evaluation.observations.seconds.sum()) / 60.0
-            ways.append(f"{math.ceil((need.data_factor - 1.0) * observed)} more minutes")
-    if need.canary_pods is not None and need.stable_pods is not None:
-        stable = f" and {need.stable_pods} stable" if _more_stable(result, need) else ""
-        ways.append(f"{need.canary_pods} canary{stable} pods")
-    if not ways:
-        return "decidable with these data" if need.data_factor else "a wider margin or history"
-    return " or ".join(ways)
-
-
-def _more_stable(result: GateResult, need: Need) -> bool:
-    return result.comparison is not None and need.stable_pods != result.comparison.n_stable
-
-
-def result_units(result: GateResult) -> int:
-    """Units of the canary that took part."""
-    return 0 if result.comparison is None else result.comparison.n_canary
+    # What already stands among the reasons is not said twice.
+    said = "; ".join(evaluation.decision.reasons)
+    return f"data: {', '.join(parts)}" + "".join(
+        f"; {f.text}" for f in evaluation.findings if f.text not in said
+    )
 
 
 def document(
@@ -173,7 +137,7 @@ def document(
     decision, stand = evaluation.decision, evaluation.stand
     observations = evaluation.observations
     found = {
-        "next": _next(evaluation),
+        "next": next_step(evaluation),
         "worstPrompts": _worst_prompts(evaluation),
         "topics": _topics(evaluation),
         "schema": SCHEMA,
@@ -207,7 +171,8 @@ def document(
             for check in evaluation.gross
         ],
         "findings": [
-            {"code": f.code, "weight": f.weight.value, "text": f.text} for f in evaluation.findings
+            {"code": f.code, "weight": f.weight.value, "text": f.text, "remedy": f.remedy}
+            for f in evaluation.findings
         ],
         "data": {
             "canaryPods": int(observations.canary.sum()),
@@ -300,8 +265,8 @@ def _gate(result: GateResult, evaluation: Evaluation) -> dict[str, Any]:
             "canaryPods": result.need.canary_pods,
             "stablePods": result.need.stable_pods,
         }
-        if result.outcome in _OPEN:
-            found["needText"] = _need(result, evaluation)
+        if result.outcome in OPEN:
+            found["needText"] = need_text(result, evaluation)
     return found
 
 

@@ -130,6 +130,7 @@ class PolicyDocument(_Model):
     priors: dict[str, PriorDocument] = {}
     tail_edges: dict[str, Positive] = {}
     confirm_single_pod: bool = False
+    pool_bias: NonNegative = 0.15
     load_low: Positive = 0.7
     load_high: Positive = 1.4
 

@@ -50,8 +50,9 @@ def check_users(observations: Observations) -> list[Finding]:
         if buckets < LEAST_BUCKETS
         else f"one bucket of users sends {largest:.0%} of the canary's requests"
     )
-    text = f"{what}: users stick to their version, so few of them are no sample. Raise the weight"
-    return [Finding(code="users", weight=Weight.BLOCKS, text=text)]
+    text = f"{what}: users stick to their version, so few of them are no sample"
+    remedy = "raise the weight, so that more users reach the canary"
+    return [Finding(code="users", weight=Weight.BLOCKS, text=text, remedy=remedy)]
 
 
 def _requests(users: Observations) -> FloatArray:

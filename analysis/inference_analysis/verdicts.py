@@ -85,6 +85,8 @@ class GateResult:
     mde: float = 0.0
     """Smallest effect that the last planned look would find with 90 % power, with these data."""
     need: Need | None = None
+    remedy: str = ""
+    """What lets a suspect or blocked gate decide."""
     details: tuple[tuple[str, float | str], ...] = ()
 
     @property

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+_IN_MINUTES: Final = 120.0
+_IN_HOURS: Final = 48 * 60.0
 UNKNOWN: Final = "\N{EN DASH}"
 
 
@@ -48,6 +50,20 @@ def share(value: float) -> str:
 def points(value: float | None) -> str:
     """A difference of shares in points, without a sign."""
     return UNKNOWN if value is None else f"{100.0 * value:.2f}"
+
+
+def spoken(seconds: float) -> str:
+    """A time to wait, in the unit that people say it in.
+
+    >>> spoken(240.0), spoken(9000.0), spoken(200000.0)
+    ('4 min', '3 h', '3 days')
+    """
+    minutes = seconds / 60.0
+    if minutes <= _IN_MINUTES:
+        return f"{math.ceil(minutes)} min"
+    if minutes <= _IN_HOURS:
+        return f"{math.ceil(minutes / 60.0)} h"
+    return f"{math.ceil(minutes / 1440.0)} days"
 
 
 def moment(seconds: float) -> str:

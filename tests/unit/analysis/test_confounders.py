@@ -69,7 +69,7 @@ def test_unequal_load_is_named_with_the_weight_that_evens_it(
 ) -> None:
     findings = check_load(observed(replace(FLEET, canary_load=load)), Policy())
     assert [f.weight for f in findings] == ([weight] if weight else [])
-    assert all("a weight of 20% (2 of 10 pods)" in f.text for f in findings)
+    assert all("the weight to 20% (2 of 10 pods)" in f.remedy for f in findings)
 
 
 def with_prompts(observations: Observations, tokens: FloatArray) -> Observations:

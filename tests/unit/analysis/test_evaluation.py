@@ -149,7 +149,7 @@ def test_an_overloaded_canary_is_not_called_slow() -> None:
     found = once(observed(replace(FLEET, canary_load=2.0, slowdown={"ttft": 1.3})))
     assert found.results[0].outcome is Outcome.BLOCKED
     assert "2.0" in found.decision.reasons[0]
-    assert "a weight of 20%" in found.decision.reasons[0]
+    assert "the weight to 20%" in found.findings[0].remedy
 
 
 def test_an_idle_canary_is_weak_evidence_even_when_it_looks_fine() -> None:

@@ -167,4 +167,34 @@ def test_a_control_with_another_share_is_said_to_have_another_cache() -> None:
     total = data.requests.total.copy()
     total[5:] *= 10.0
     found = judged(replace(data, requests=replace(data.requests, total=total)))
-    assert any("Give the control the canary's share" in f.text for f in found.findings)
+    assert any("give the control the canary's share" in f.remedy for f in found.findings)
+
+
+def test_a_third_look_at_batches_of_windows_is_inconclusive_and_says_so() -> None:
+    # Five batches of one source hold their level for two looks, whatever a third would see.
+    slow = shared(3, 1.3, width=90, noise=0.01)
+    policy = replace(POLICY, family_alpha=1e-12, primary_alpha=1e-12)
+    ledger, seen = Ledger(), []
+    for number in (1, 2, 3):
+        look = LookRequest(id=str(number), fraction=number / 3)
+        strict = policy if number < 3 else replace(POLICY, family_alpha=0.04)
+        found = evaluate(slow, strict, look, ledger, fingerprint="x")
+        ledger = found.ledger
+        seen.append(found)
+    assert all(f.results[0].outcome is not Outcome.BLOCKED for f in seen[:2])
+    assert seen[2].results[0].outcome is Outcome.BLOCKED
+    assert seen[2].decision.verdict is Verdict.INCONCLUSIVE
+    assert seen[2].decision.reasons == (
+        "batches of windows allow 2 looks at one try, and this is number 3",
+    )
+
+
+def test_a_retry_after_an_abort_may_look_at_windows_twice_again() -> None:
+    data = shared(3, width=180)
+    ledger = Ledger()
+    for number in (1, 2):
+        look = LookRequest(id=str(number), fraction=number / 2)
+        ledger = evaluate(data, POLICY, look, ledger, fingerprint="x").ledger
+    again = LookRequest(id="3", fraction=0.5, aborted_at_s=60.0 * 90)
+    found = evaluate(data, POLICY, again, ledger, fingerprint="x")
+    assert found.results[0].outcome is not Outcome.BLOCKED

@@ -43,7 +43,7 @@ def test_where_canary_pods_alone_cannot_do_it_both_versions_need_more() -> None:
 
 
 def test_enough_needs_nothing() -> None:
-    assert need_of_pods(FEW_REQUESTS, 1.0, 0.04) == Need()
+    assert need_of_pods(FEW_REQUESTS, 1.0, 0.04) == Need(data_factor=1.0)
 
 
 def test_prompts_needed_go_with_the_square_of_the_shortfall() -> None:
