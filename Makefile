@@ -8,7 +8,7 @@ E2E_WORKERS ?= 6
 SOURCES := common plugin analysis picker tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test check lint type unit integration e2e bench-plugin bench-picker bench-analysis bench-picks calibrate proto lock fmt clean
+.PHONY: help demo up down test check lint type unit unit-random integration e2e bench-plugin bench-picker bench-analysis bench-picks bench-live calibrate proto lock fmt clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-demo: $(VENV)/installed ## Play five canaries on a real cluster; the analysis decides four
+demo: $(VENV)/installed ## Play six canaries on a real cluster; the analysis decides five
 	$(CLUSTER) exec -- $(BIN)/python -m support.demo
 
 up: $(VENV)/installed ## Start the local cluster and leave it running
@@ -44,6 +44,9 @@ type: $(VENV)/installed ## mypy, strict
 unit: $(VENV)/installed ## Unit tests: no I/O
 	$(BIN)/pytest tests/unit -n 2 --durations 20
 
+unit-random: $(VENV)/installed ## The properties of the unit tests on new random examples
+	$(BIN)/pytest tests/unit -n 2 --hypothesis-profile random --hypothesis-seed random
+
 integration: $(VENV)/installed ## One component against real parts (API server, Envoy)
 	$(CLUSTER) exec -- $(BIN)/pytest tests/integration -n 2 --durations 20
 
@@ -65,6 +68,9 @@ bench-analysis: $(VENV)/installed ## Time and memory of a verdict
 bench-picks: $(VENV)/installed ## Quality of picks against simple policies and upstream, and their cost
 	$(BIN)/python tests/bench/picker_scheduling.py
 	PYTHONPATH=tests $(BIN)/python tests/bench/picker_picks.py
+
+bench-live: $(VENV)/installed ## Picks on eight running servers through Envoy: TTFT by client
+	PYTHONPATH=tests $(BIN)/python tests/bench/picker_live.py
 
 calibrate: $(VENV)/installed ## Error rates and power of the analysis, simulated (slow)
 	PYTHONPATH=tests $(BIN)/python tests/bench/analysis_calibration.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.cluster.client import ClusterClient
 from support.ports import reserved_port
@@ -12,6 +13,13 @@ from support.scenario import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+# Properties are about values: neither a busy machine nor a new random example may fail a change
+# that has nothing to do with them. `make unit-random` looks for new examples.
+_UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("steady", _UNTIMED, derandomize=True, database=None)
+settings.register_profile("random", _UNTIMED, derandomize=False, print_blob=True)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     Start = Callable[..., Awaitable[Model]]
 
-FAST = ProbePlan(rate=1000.0, limits=Limits(timeout_s=5.0, retries=1))
+FAST = ProbePlan(rate=1000.0, limits=Limits(timeout_s=60.0, retries=1))
 
 
 def questions(count: int) -> tuple[Question, ...]:
@@ -166,7 +166,7 @@ async def test_an_answer_that_fails_is_kept_as_such_and_only_connections_are_tri
 ) -> None:
     canary = await start(respond=sometimes(respond, "question 3"))
     stable = await start()
-    plan = replace(FAST, limits=Limits(timeout_s=0.3 if respond is hanging else 5.0, retries=1))
+    plan = replace(FAST, limits=Limits(timeout_s=0.3 if respond is hanging else 60.0, retries=1))
     found = await run(canary, stable, plan)
     assert [bool(e.canary.answer.problem) for e in found].count(True) == (1 if problem else 0)
     assert problem in found[3].canary.answer.problem
@@ -266,7 +266,7 @@ async def judged(
     stable = await start(respond=answered if alike else saying("something else"))
     model = await start(respond=respond)
     exchanges = await run(await start(), stable)
-    plan = JudgePlan(nonsense_limit=limit, limits=Limits(timeout_s=5.0, retries=0))
+    plan = JudgePlan(nonsense_limit=limit, limits=Limits(timeout_s=60.0, retries=0))
     async with sessions(concurrency=2) as session:
         return await judge(session, model.endpoint("judge"), exchanges, plan), model
 

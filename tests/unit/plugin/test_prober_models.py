@@ -79,7 +79,7 @@ async def test_a_served_adapter_is_found_and_gone_after_it_was_unloaded(
 ) -> None:
     simulated, port = server
     async with aiohttp.ClientSession() as session:
-        fetch = fetcher(session, timeout_s=5)
+        fetch = fetcher(session, timeout_s=60)
         answers = []
         for _ in range(2):
             found = await fetch("127.0.0.1", port)
@@ -92,7 +92,7 @@ async def test_a_served_adapter_is_found_and_gone_after_it_was_unloaded(
 async def test_a_closed_port_is_no_answer() -> None:
     async with aiohttp.ClientSession() as session:
         # Port 1 (tcpmux) of an own loopback address: nothing listens there.
-        found = await fetcher(session, timeout_s=5)("127.254.254.254", 1)
+        found = await fetcher(session, timeout_s=60)("127.254.254.254", 1)
     assert isinstance(found, str)
     assert found.startswith("port 1: ClientConnectorError")
 
@@ -111,7 +111,7 @@ async def test_an_endless_list_is_cut() -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with aiohttp.ClientSession() as session:
-        found = await fetcher(session, timeout_s=5)("127.0.0.1", runner.addresses[0][1])
+        found = await fetcher(session, timeout_s=60)("127.0.0.1", runner.addresses[0][1])
     await runner.cleanup()
     assert not isinstance(found, str)
     assert len(found[1]) < 2**21
