@@ -13,6 +13,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_REQUIRED = frozenset({"at", "request", "status", "error"})
+"""What each line of a pick log has."""
+
 
 def explain(
     log: Annotated[Path, typer.Argument(help="File that --pick-log of `picker serve` writes.")],
@@ -31,7 +34,7 @@ def explain(
     """Tell why requests went where they went: candidates, costs, choice, outcome."""
     found: deque[dict[str, Any]] = deque(maxlen=last)
     try:
-        with log.open(encoding="utf-8") as lines:
+        with log.open(encoding="utf-8", errors="replace") as lines:
             for entry in _entries(lines):
                 if request is not None and entry.get("request") != request:
                     continue
@@ -52,13 +55,13 @@ def explain(
 
 
 def _entries(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """The lines that are whole: the last one may be in the middle of being written."""
+    """The log's lines: the last one may be in the middle of being written."""
     for line in lines:
         try:
             entry = json.loads(line)
         except ValueError:
             continue
-        if isinstance(entry, dict):
+        if isinstance(entry, dict) and entry.keys() >= _REQUIRED:
             yield entry
 
 

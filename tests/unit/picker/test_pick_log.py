@@ -144,6 +144,19 @@ def test_explain_says_when_nothing_fits(tmp_path: Path, args: tuple[str, str]) -
     assert "no request that fits" in text
 
 
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00", b"[]\n1\n", b'{"endpoint": "10.0.0.1:80"}\n'], ids=str
+)
+def test_explain_reads_nothing_into_another_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "picks"
+    path.write_bytes(content)
+
+    result = CliRunner().invoke(app, ["explain", str(path)])
+
+    assert result.exit_code == 1
+    assert "no request that fits" in result.output
+
+
 def test_explain_says_when_there_is_no_log(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["explain", str(tmp_path / "none")])
 
