@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from inference_picker import plugins
 from inference_picker.ejection import EjectionRules, rules_from
 from inference_picker.errors import ConfigError
+from inference_picker.flow_control import POLICIES, FlowControl
 from inference_picker.pickers import MaxScorePicker
 from inference_picker.prefixes import DEFAULT_CAPACITY, DEFAULT_MEMORY, PrefixIndex
 from inference_picker.profiles import GUARDS, default_profile
-from inference_picker.queueing import QueueLimits
 from inference_picker.ranking import Named, Profile
 from inference_picker.saturation import Thresholds
 from inference_picker.scheduler import Scheduler
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
     from pathlib import Path
     from random import Random
+
+    from inference_picker.queueing import QueueLimits
 
 API_VERSIONS: Final = (
     "llm-d.ai/v1alpha1",
@@ -73,14 +75,6 @@ class _Saturation(_Document):
     metrics_staleness_threshold: str | None = Field(default=None, alias="metricsStalenessThreshold")
 
 
-class _FlowControl(_Document):
-    max_requests: int = Field(default=5000, alias="maxRequests", gt=0)
-    max_bytes: int = Field(default=1_000_000_000, alias="maxBytes", gt=0)
-    default_request_ttl: str | float = Field(default=60, alias="defaultRequestTTL")
-    default_priority_band: Any = Field(default=None, alias="defaultPriorityBand")
-    priority_bands: list[Any] = Field(default_factory=list, alias="priorityBands")
-
-
 class _EndpointPickerConfig(_Document):
     api_version: str = Field(alias="apiVersion")
     kind: Literal["EndpointPickerConfig"]
@@ -92,7 +86,7 @@ class _EndpointPickerConfig(_Document):
     saturation_detector: _Saturation = Field(
         default_factory=_Saturation, alias="saturationDetector"
     )
-    flow_control: _FlowControl = Field(default_factory=_FlowControl, alias="flowControl")
+    flow_control: FlowControl = Field(default_factory=FlowControl, alias="flowControl")
     request_handler: Any = Field(default=None, alias="requestHandler")
     data_layer: Any = Field(default=None, alias="dataLayer")
     data: Any = None
@@ -166,7 +160,7 @@ def _told(error: ValidationError) -> str:
         models = (_EndpointPickerConfig, _Plugin, _ProfileDocument, _Reference, _Saturation)
         known = {
             info.alias or name
-            for model in (*models, _FlowControl)
+            for model in (*models, FlowControl)
             for name, info in model.model_fields.items()
         }
         return f"{place}: {plugins.unknown(str(first['loc'][-1]), known, 'field')}"
@@ -181,6 +175,7 @@ class _Reading:
         self._own = own
         self._notes: list[str] = []
         self._made: dict[str, Any] = {}
+        self._types: dict[str, str] = {}
         self._index: dict[str, int] = {}
         self._rules = EjectionRules()
 
@@ -216,7 +211,11 @@ class _Reading:
         name = plugin.name or plugin.type
         if name in self._made:
             raise ConfigError(f"{where}: the name {name!r} is taken by another plugin.")
+        self._types[name] = plugin.type
         parameters = dict(plugin.parameters)
+        if plugin.type in POLICIES:
+            self._made[name] = None
+            return
         if plugin.type == EJECTION:
             try:
                 self._rules = rules_from(parameters)
@@ -288,15 +287,11 @@ class _Reading:
         if FLOW_CONTROL not in document.feature_gates:
             return None
         flow = document.flow_control
-        if flow.priority_bands or flow.default_priority_band:
-            self._notes.append(
-                "flowControl.priorityBands: no effect here; flows of one priority take turns"
-            )
-        where = f"{self._where}: flowControl.defaultRequestTTL"
-        return QueueLimits(
-            requests=flow.max_requests,
-            bytes=flow.max_bytes,
-            ttl_s=seconds(flow.default_request_ttl, where),
+        where = f"{self._where}: flowControl"
+        return flow.limits(
+            types=self._types,
+            ttl_s=seconds(flow.default_request_ttl, f"{where}.defaultRequestTTL"),
+            where=where,
         )
 
 

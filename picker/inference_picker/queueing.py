@@ -1,29 +1,66 @@
 """Requests that wait for room: by priority, then fairly between flows, then by age.
 
 A flow is what ``x-gateway-inference-fairness-id`` names; flows of one priority take turns, so
-that one client's thousand requests delay another's first by one. Bounded in number, bytes and
-time; time comes in as an argument.
+that one client's thousand requests delay another's first by one, unless the priority's band says
+otherwise. Bounded in number, bytes and time, each priority for itself, so that a flood of one
+never takes another's room; time comes in as an argument.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueLimits:
-    """Bounds of the queue."""
+class Band:
+    """How requests of one priority wait; the bounds are llm-d-router's."""
 
     requests: int = 5000
     bytes: int = 1_000_000_000
+    in_turn: bool = True
+    """Whether its flows take turns; else the oldest request is the next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """Bounds of the queue. Over all priorities there is none unless it is given."""
+
+    requests: int | None = None
+    bytes: int | None = None
     ttl_s: float = 60.0
+    bands: Mapping[int, Band] = field(default_factory=lambda: MappingProxyType({}))
+    """By priority."""
+    usual: Band = field(default_factory=Band)
+    """Of the other priorities, each by itself."""
+
+    def band(self, priority: int) -> Band:
+        """The band of a priority."""
+        return self.bands.get(priority, self.usual)
+
+
+@dataclass(slots=True, eq=False)
+class _Sum:
+    """Requests that wait, and their bytes."""
+
+    requests: int = 0
+    bytes: int = 0
+
+    def fits(self, size: int, requests: int | None, bytes_: int | None) -> bool:
+        return (requests is None or self.requests < requests) and (
+            bytes_ is None or self.bytes + size <= bytes_
+        )
+
+    def add(self, requests: int, bytes_: int) -> None:
+        self.requests += requests
+        self.bytes += bytes_
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -45,28 +82,34 @@ class FlowQueue(Generic[Item]):
         """Start empty."""
         self.limits = limits
         self._bands: dict[int, OrderedDict[str, deque[Waiting[Item]]]] = {}
-        self._count = 0
-        self._bytes = 0
+        self._all = _Sum()
+        self._sums: dict[int, _Sum] = {}
 
     def __len__(self) -> int:
-        return self._count
+        return self._all.requests
 
     def put(
         self, item: Item, *, priority: int, flow: str, size: int, at: float
     ) -> Waiting[Item] | None:
-        """Queue a request; None where the queue is full."""
-        if self._count >= self.limits.requests or self._bytes + size > self.limits.bytes:
+        """Queue a request; None where the queue, or its priority's part of it, is full."""
+        limits, band = self.limits, self.limits.band(priority)
+        mine = self._sums.setdefault(priority, _Sum())
+        if not self._all.fits(size, limits.requests, limits.bytes) or not mine.fits(
+            size, band.requests, band.bytes
+        ):
             return None
         waiting = Waiting(
             item=item,
             priority=priority,
             flow=flow,
             size=size,
-            deadline=at + self.limits.ttl_s,
+            deadline=at + limits.ttl_s,
         )
-        self._bands.setdefault(priority, OrderedDict()).setdefault(flow, deque()).append(waiting)
-        self._count += 1
-        self._bytes += size
+        # Flows that take no turns are one.
+        line = flow if band.in_turn else ""
+        self._bands.setdefault(priority, OrderedDict()).setdefault(line, deque()).append(waiting)
+        self._all.add(1, size)
+        mine.add(1, size)
         return waiting
 
     def remove(self, waiting: Waiting[Item]) -> None:
@@ -108,5 +151,8 @@ class FlowQueue(Generic[Item]):
 
     def _leave(self, waiting: Waiting[Item]) -> None:
         waiting.is_gone = True
-        self._count -= 1
-        self._bytes -= waiting.size
+        self._all.add(-1, -waiting.size)
+        mine = self._sums[waiting.priority]
+        mine.add(-1, -waiting.size)
+        if not mine.requests:
+            del self._sums[waiting.priority]

@@ -14,7 +14,7 @@ from inference_picker.messages import Reason, Refused
 from inference_picker.objectives import priorities
 from inference_picker.pool import Endpoint, make_snapshot
 from inference_picker.prefixes import PrefixIndex
-from inference_picker.queueing import FlowQueue, QueueLimits
+from inference_picker.queueing import Band, FlowQueue, QueueLimits
 from inference_picker.readings import Readings
 from inference_picker.saturation import Thresholds, saturation
 
@@ -126,6 +126,24 @@ def test_the_queue_is_bounded_in_number_and_bytes() -> None:
     assert queue.put("b", priority=0, flow="f", size=6, at=0) is None
     assert queue.put("c", priority=0, flow="f", size=4, at=0)
     assert queue.put("d", priority=0, flow="f", size=0, at=0) is None
+
+
+def test_each_priority_has_a_band_of_its_own() -> None:
+    bands = {5: Band(requests=1), -1: Band(in_turn=False)}
+    queue: FlowQueue[str] = FlowQueue(QueueLimits(bands=bands, usual=Band(requests=2, bytes=10)))
+
+    taken = {name: put(queue, name, priority=5) is not None for name in ("a", "b")}
+    taken |= {name: put(queue, name, priority=0) is not None for name in ("c", "d", "e")}
+
+    assert taken == {"a": True, "b": False, "c": True, "d": True, "e": False}
+    assert drained(queue) == ["a", "c", "d"]
+    # What left makes room again.
+    assert put(queue, "f", priority=5) is not None
+    assert queue.put("g", priority=0, flow="f", size=11, at=0) is None
+    assert drained(queue) == ["f"]
+    for flow, item in (("a", "a0"), ("a", "a1"), ("b", "b0")):
+        put(queue, item, flow=flow, priority=-1)
+    assert drained(queue) == ["a0", "a1", "b0"]
 
 
 def test_who_waited_too_long_comes_out_as_expired() -> None:

@@ -17,7 +17,7 @@ from inference_picker.errors import ConfigError
 from inference_picker.estimates import Estimates
 from inference_picker.pool import Endpoint, make_snapshot
 from inference_picker.prefixes import PrefixIndex
-from inference_picker.queueing import QueueLimits
+from inference_picker.queueing import Band, QueueLimits
 from inference_picker.ranking import Pods, SchedulingRequest
 from inference_picker.saturation import Thresholds
 from inference_picker.scheduler import Question
@@ -220,6 +220,23 @@ schedulingProfiles: [{name: p, plugins: [{pluginRef: idle}, {pluginRef: busy, we
             id="duration",
         ),
         pytest.param(
+            HEAD
+            + "featureGates: [flowControl]\n"
+            + "flowControl: {priorityBands: [{priority: 1, orderingPolicyRef: edf-ordering}]}",
+            "flowControl.priorityBands[0].orderingPolicyRef: policy 'edf-ordering' is not known",
+            id="ordering",
+        ),
+        pytest.param(
+            HEAD
+            + "featureGates: [flowControl]\n"
+            + "flowControl: {priorityBands: [{priority: 1}, {priority: 1}]}",
+            "flowControl.priorityBands[1]: priority 1 has a band already",
+            id="band-twice",
+        ),
+        pytest.param(
+            HEAD + "flowControl: {maxRequests: many}", "'many' is no quantity", id="quantity"
+        ),
+        pytest.param(
             HEAD + "plugins: [{type: nothing}]", "has none of the methods", id="own-without-method"
         ),
         pytest.param(
@@ -272,6 +289,37 @@ saturationDetector: {queueDepthThreshold: 9, kvCacheUtilThreshold: 0.5, maxConcu
     assert found.rules == EjectionRules(consecutive=5)
     assert found.queue == QueueLimits(requests=10, bytes=1000, ttl_s=0.5)
     assert found.thresholds == Thresholds(queue_depth=9, kv_usage=0.5, in_flight=3)
+
+
+def test_priority_bands_are_read_as_upstream_means_them() -> None:
+    # Defaults and quantities: PriorityBandConfig in llm-d-router's
+    # apix/config/v1alpha1/endpointpickerconfig_types.go; 0 is the default there as well.
+    found = read_config(
+        HEAD
+        + """
+plugins:
+- {type: global-strict-fairness-policy, name: oldest}
+- {type: fcfs-ordering-policy}
+featureGates: [flowControl]
+flowControl:
+  maxBytes: 1Gi
+  defaultPriorityBand: {maxRequests: 1k}
+  priorityBands:
+  - {priority: 10, maxRequests: "20", fairnessPolicyRef: oldest}
+  - {priority: -1, maxBytes: 2M, maxRequests: 0, orderingPolicyRef: fcfs-ordering-policy}
+"""
+    )
+
+    assert found.queue == QueueLimits(
+        requests=None,
+        bytes=1 << 30,
+        bands={
+            10: Band(requests=20, in_turn=False),
+            -1: Band(bytes=2_000_000),
+        },
+        usual=Band(requests=1000),
+    )
+    assert not found.notes
 
 
 def test_every_built_in_plugin_works_in_a_profile() -> None:
