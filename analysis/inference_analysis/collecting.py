@@ -45,6 +45,9 @@ def collected(
         found = captured(answers, families, settings)
         return replace(found, notes=(*server.notes, *found.notes))
     answers = dict(zip(answers, from_zero(answers.values(), grid), strict=True))
+    for arm in settings.arms:
+        mine = [key for key in answers if key[0] is arm and key[1] != UP.metric]
+        answers |= zip(mine, arms.of_traffic([answers[key] for key in mine]), strict=True)
     rest = {
         key: arms.of_pods(arms.of_sample(found, background=True)) for key, found in answers.items()
     }

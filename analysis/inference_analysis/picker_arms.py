@@ -17,7 +17,7 @@ from inference_analysis.errors import InputError
 from inference_analysis.observations import Arm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from inference_analysis.aliases import Family
     from inference_analysis.series import Series
@@ -31,6 +31,7 @@ _BIASED: Final = (
     "the stable adapter a second time as {control} with the canary's share"
 )
 _ADDRESS: Final = re.compile(r"(?:[0-9.]+|\[.*\]):[0-9]+")
+_DRAWN: Final = frozenset({"canary", "control"})
 _UNKNOWN: Final = frozenset({"", "other"})
 
 
@@ -179,6 +180,20 @@ class PickerArms:
             for item in found
             if ((item.labels.get("version"), item.labels.get("sample")) == mine) is background
         ]
+
+    def of_traffic(self, found: Sequence[list[Series]]) -> list[list[Series]]:
+        """All series of one arm without those of the analysis' own prompts.
+
+        They name an adapter themselves, which the picker counts as background. Where it has drawn
+        others for the canary or its control, these are the arm; a reference that is stable itself,
+        or a picker that has no samples, has nothing else.
+        """
+        if self.by is not PickerBy.ADAPTERS:
+            return list(found)
+        samples = {item.labels.get("sample") for part in found for item in part}
+        if not samples & _DRAWN:
+            return list(found)
+        return [[i for i in part if i.labels.get("sample") != "background"] for part in found]
 
     def of_users(self, found: Iterable[Series]) -> list[Series]:
         """The series of sticky users, with their bucket under ``pod``."""

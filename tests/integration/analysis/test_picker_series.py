@@ -203,6 +203,22 @@ def test_adapters_are_compared_pod_by_pod(slower: float, verdict: Verdict) -> No
     assert (comparison.unit, comparison.n_canary) == ("pod x adapter", 5)
 
 
+def test_the_analysis_own_prompts_are_not_the_canarys() -> None:
+    # They name the adapter themselves, which the picker counts as background, and last long.
+    rng = np.random.default_rng(2)
+    picker = Picker([f"vllm-{i}" for i in range(5)], ["one"] * 5)
+    pages = Pages()
+    for at in scrapes():
+        for pod in range(5):
+            for target, sample in (("v2", Sample.CANARY), ("v1-control", Sample.CONTROL)):
+                for _ in range(40):
+                    took = 0.1 * float(np.exp(0.1 * rng.standard_normal()))
+                    picker.finish(pod, f"travel-{target}", took, sample=sample)
+            picker.finish(pod, "travel-v2", 30.0, sample=Sample.BACKGROUND)
+        pages.scrape(picker.page(), at)
+    assert judged(cells(pages, ADAPTERS)).decision.verdict is Verdict.PASS
+
+
 def test_without_a_control_ttft_is_for_display_only() -> None:
     arms = replace(ADAPTERS, with_control=False)
     document = cells(adapters(1.3, control="travel-v1"), arms)
