@@ -8,7 +8,7 @@ E2E_WORKERS ?= 6
 SOURCES := common plugin analysis picker tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test check lint type unit unit-random integration e2e bench-plugin bench-picker bench-analysis bench-picks bench-live calibrate proto lock fmt clean
+.PHONY: help demo up down test check lint type unit unit-random integration e2e bench-plugin bench-picker bench-growth bench-analysis bench-picks bench-live calibrate proto lock fmt clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-plugin: $(VENV)/installed ## Speed and size of the plugin, as a table
 
 bench-picker: $(VENV)/installed ## CPU of the picker for a request, a stream and a scrape
 	PYTHONPATH=tests $(BIN)/python tests/bench/picker.py
+
+bench-growth: $(VENV)/installed ## Size of the picker over 200,000 requests (minutes)
+	PYTHONPATH=tests $(BIN)/python tests/bench/picker_growth.py
 
 bench-analysis: $(VENV)/installed ## Time and memory of a verdict
 	PYTHONPATH=tests $(BIN)/python tests/bench/analysis_speed.py

@@ -41,13 +41,14 @@ def milliseconds(seconds: Sequence[float]) -> str:
 def show(title: str, figures: Iterable[Figure]) -> bool:
     """Print the table; returns whether every aim is met."""
     table = Table(title=title, title_justify="left")
-    for heading in ("what", "measured", "aim", "note"):
+    for heading in ("what", "measured", "aim", "", "note"):
         table.add_column(heading)
     met = True
     for figure in figures:
         met &= figure.met
         style = "" if figure.met else "bold red"
-        table.add_row(figure.what, figure.value, figure.aim, figure.note, style=style)
+        verdict = ("met" if figure.met else "missed") if figure.aim else ""
+        table.add_row(figure.what, figure.value, figure.aim, verdict, figure.note, style=style)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_FILE_WIDTH)

@@ -1,13 +1,17 @@
-"""Model servers on twenty addresses in one process: a stream of tokens, and a metrics page."""
+"""Model servers on many addresses in one process: a stream of tokens, or metrics pages."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
+from typing import cast
 
 import uvloop
 from aiohttp import web
+
+from bench.picker_page import metrics_page
 
 TOKEN_S = 0.004
 
@@ -53,24 +57,54 @@ async def answer(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def serve(addresses: int, port: int, page: bytes) -> None:
-    """Print a line once every address listens, then serve for ever."""
+class PageServer(asyncio.Protocol):
+    """Answers every request on a connection with the next page, as uvicorn writes it.
 
-    async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=page, content_type="text/plain")
+    Without a framework, so that the model servers do not take the machine from the picker.
+    """
 
-    async def models(_request: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": "base"}]})
+    def __init__(self, pages: list[bytes]) -> None:
+        self._pages = itertools.cycle(pages)
+        self._transport: asyncio.Transport | None = None
 
-    app = web.Application(client_max_size=64 * 1024 * 1024)
-    app.router.add_post("/v1/chat/completions", answer)
-    app.router.add_get("/metrics", metrics)
-    app.router.add_get("/v1/models", models)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    for number in range(addresses):
-        host = f"127.0.{1 + number // 250}.{1 + number % 250}"
-        await web.TCPSite(runner, host, port).start()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        for _ in range(data.count(b"\r\n\r\n")):
+            self._transport.write(next(self._pages))
+
+
+def page_answers(size: int | None) -> list[bytes]:
+    """Answers with consecutive pages; ``size`` is where they are cut, None for nowhere."""
+    answers = []
+    for step in range(64):
+        page = metrics_page(step)
+        if size is not None:
+            page = b"\n".join(page[:size].split(b"\n")[:-1]) + b"\n"
+        head = (
+            "HTTP/1.1 200 OK\r\ndate: Sat, 01 Nov 2025 12:00:00 GMT\r\nserver: uvicorn\r\n"
+            f"content-length: {len(page)}\r\ncontent-type: text/plain; version=0.0.4\r\n\r\n"
+        )
+        answers.append(head.encode() + page)
+    return answers
+
+
+async def serve(addresses: int, port: int, answers: list[bytes]) -> None:
+    """Print a line once every address listens, then serve for ever: pages where there are any."""
+    hosts = [f"127.0.{1 + number // 250}.{1 + number % 250}" for number in range(addresses)]
+    if answers:
+        loop = asyncio.get_running_loop()
+        for host in hosts:
+            await loop.create_server(lambda: PageServer(answers), host, port)
+    else:
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.router.add_post("/v1/chat/completions", answer)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        for host in hosts:
+            await web.TCPSite(runner, host, port).start()
     print("ready", flush=True)
     await asyncio.Event().wait()
 
@@ -79,14 +113,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--addresses", type=int, default=20)
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--page", help="file with the metrics page")
+    parser.add_argument("--pages", action="store_true", help="serve metrics pages")
+    parser.add_argument("--page-bytes", type=int, help="cut them")
     options = parser.parse_args()
-    page = b""
-    if options.page:
-        with open(options.page, "rb") as file:  # noqa: PTH123
-            page = file.read()
+    answers = page_answers(options.page_bytes) if options.pages else []
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(options.addresses, options.port, page))
+        runner.run(serve(options.addresses, options.port, answers))
 
 
 if __name__ == "__main__":
