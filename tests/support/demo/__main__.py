@@ -11,6 +11,7 @@ from rich.console import Console
 
 from support.cluster.client import ClusterClient
 from support.demo.acts import lora
+from support.demo.ejected import ejected
 from support.demo.judged import judged
 from support.demo.stage import UnexpectedVerdictError
 from support.demo.view import summaries, verdicts
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 _INTRODUCTION = """
 [bold]Progressive delivery of LLM inference, on a real cluster on this machine.[/bold]
 The real Argo Rollouts controller moves streaming requests through a real Envoy, between two
-versions of a (simulated) vLLM and between two LoRA adapters. Whether a version goes on is decided
-by the analysis, which compares its pods with the stable ones in a real Prometheus.
+versions of a (simulated) vLLM, inside one pool too, and between two LoRA adapters. Whether a
+version goes on is decided by the analysis, which compares its pods with the stable ones in a real
+Prometheus.
 """
 
 _NEXT = """
@@ -42,7 +44,11 @@ async def play(console: Console) -> int:
     console.print(_INTRODUCTION)
     cluster = ClusterClient.load()
     stages: list[Stage] = []
-    for name, act in (("demo-base-model", judged), ("demo-lora", lora)):
+    for name, act in (
+        ("demo-base-model", judged),
+        ("demo-shared-pool", ejected),
+        ("demo-lora", lora),
+    ):
         scenario = await Scenario.start(cluster, name)
         try:
             stages += await act(console, scenario)
@@ -57,11 +63,15 @@ async def play(console: Console) -> int:
     console.print("\n[bold]What was set, and what was served[/bold] (with exact 95 % intervals)")
     for table in summaries(rows):
         console.print(table)
-    failed = sum(len(row.window.failures) for row in rows)
     answers = sum(row.window.total for row in rows)
-    console.print(f"{answers} answers in these steps, {failed} failed requests.")
+    harmed = sum(len(row.window.failures) for row in rows if row.harmed)
+    failed = sum(len(row.window.failures) for row in rows) - harmed
+    console.print(
+        f"{answers} answers in these steps, {failed} failed requests, besides {harmed} until the "
+        "broken version was kept from users."
+    )
     for row in rows:
-        for failure in row.window.failures[:3]:
+        for failure in row.window.failures[:3] if not row.harmed else ():
             console.print(f"  {row.step}: {failure}", style="red")
     console.print(_NEXT, highlight=False)
     return 1 if failed else 0

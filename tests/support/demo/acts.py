@@ -24,7 +24,7 @@ _START_S: Final = 180.0
 
 
 async def lora(console: Console, scenario: Scenario) -> list[Stage]:
-    """Act (e) on the release Rollout of lora-canary.yaml."""
+    """Act (f) on the release Rollout of lora-canary.yaml."""
 
     async def model_weights() -> Mapping[str, int | None]:
         return targets(await scenario.get(INFERENCEMODEL, "travelhelper"))
@@ -32,7 +32,7 @@ async def lora(console: Console, scenario: Scenario) -> list[Stage]:
     stage = Stage(
         console,
         scenario,
-        title=f"(e) LoRA adapter: {V1} → {V2} on an InferenceModel",
+        title=f"(f) LoRA adapter: {V1} → {V2} on an InferenceModel",
         versions=(V1, V2),
         weights=model_weights,
     )

@@ -142,14 +142,19 @@ async def use_templates(stage: Stage, names: Sequence[str]) -> None:
 
 
 async def decided(stage: Stage, phase: str, answers: int = 60) -> None:
-    """Wait for the next AnalysisRun's end, and show what it said."""
+    """Wait for the next AnalysisRun's end, show what it said, and collect some answers."""
+    await stage.record(await verdict(stage, phase), answers=answers)
+
+
+async def verdict(stage: Stage, phase: str) -> str:
+    """Wait for the next AnalysisRun's end, and show what it said; its phase."""
     before = len(await analysed.ended(stage.scenario))
     ended = analysed.until_ended(stage.scenario, before + 1, _START_S)
     await stage.wait(f"the analysis; {phase} is expected", ended)
     said = await analysed.said(stage.scenario)
     found = analysed.phases(await analysed.ended(stage.scenario))[before]
     stage.verdict(found, said[-1], expected=phase)
-    await stage.record(found, answers=answers)
+    return found
 
 
 async def set_model(stage: Stage, version: str, *extra: str) -> None:

@@ -123,15 +123,23 @@ class Stage:
         self._traffic.mark()
         self._change(waiting_for=f"{answers} answers at these weights")
         window = await self._traffic.until_answers(answers)
+        await self._keep(step, window)
+        return window
+
+    async def record_harm(self, step: str, window: Window) -> None:
+        """Keep the answers of a time in which requests fail, as the act wants it, as a row."""
+        await self._keep(step, window, harmed=True)
+
+    async def _keep(self, step: str, window: Window, *, harmed: bool = False) -> None:
         row = Row(
             act=self._title,
             step=step,
             weights=await self._read_weights(),
             versions=self._versions,
             window=window,
+            harmed=harmed,
         )
         self.rows.append(row)
-        return window
 
     def _change(self, **what: Any) -> None:
         fields = {name: getattr(self._scene, name) for name in Scene.__slots__}

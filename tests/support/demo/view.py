@@ -33,6 +33,8 @@ class Row:
     weights: Mapping[str, int | None]
     versions: Sequence[str]
     window: Window
+    harmed: bool = False
+    """Whether requests fail in this step, which is what it shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,9 +113,15 @@ def _summary(act: str, rows: Sequence[Row]) -> Table:
             weights_text(row.weights),
             *(_interval(version, row.window) for version in row.versions),
             str(row.window.total),
-            Text(str(failed), style="green" if failed == 0 else "bold red"),
+            Text(str(failed), style=_style(failed, harmed=row.harmed)),
         )
     return table
+
+
+def _style(failed: int, *, harmed: bool) -> str:
+    if not failed:
+        return "green"
+    return "yellow" if harmed else "bold red"
 
 
 def weights_text(weights: Mapping[str, int | None]) -> str:
