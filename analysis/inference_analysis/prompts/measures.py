@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from inference_analysis.prompts.answers import words
-from inference_analysis.prompts.checks import refusal, repetition
+from inference_analysis.prompts.manner_checks import refusal, repetition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

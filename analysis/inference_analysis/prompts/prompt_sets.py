@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections import Counter
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,16 +16,10 @@ from pydantic.alias_generators import to_camel
 
 from inference_analysis.errors import InputError
 from inference_analysis.prompts.answers import Answer
-from inference_analysis.prompts.checks import (
-    Check,
-    Exact,
-    JsonSchema,
-    Numeric,
-    Positive,
-    Regex,
-    Similarity,
-    ToolUse,
-)
+from inference_analysis.prompts.check_scores import Positive
+from inference_analysis.prompts.checks import Check
+from inference_analysis.prompts.structure_checks import JsonSchema, ToolUse
+from inference_analysis.prompts.text_checks import Exact, Numeric, Regex, Similarity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -191,10 +184,8 @@ def _prompt_problems(prompt: _Prompt) -> list[str]:
 
 def _check_problem(check: Check, reference: str, offered: set[str | None]) -> str:
     if isinstance(check, Regex):
-        try:
-            _ = check.compiled
-        except re.error as error:
-            return f"pattern: {error} in {check.pattern!r}"
+        if check.problem:
+            return f"pattern: {check.problem}"
     elif isinstance(check, JsonSchema):
         return _schema_problem(check.json_schema)
     elif isinstance(check, Similarity):
@@ -217,6 +208,12 @@ def _schema_problem(schema: Mapping[str, Any]) -> str:
     foreign = [reference for reference in _references(schema) if not reference.startswith("#")]
     if foreign:
         return f"schema: $ref {foreign[0]!r} leads out of the schema, and is never fetched"
+    text = json.dumps(schema)
+    if '"unevaluatedProperties"' in text and '"patternProperties"' in text:
+        return (
+            "schema: unevaluatedProperties beside patternProperties, whose patterns cannot be "
+            "searched for a bounded time there. Use additionalProperties"
+        )
     return ""
 
 

@@ -17,9 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from inference_analysis.prompts.answers import Answer
+    from inference_analysis.prompts.check_scores import Score
     from inference_analysis.prompts.endpoints import Endpoint, Reply
     from inference_analysis.prompts.probing import Exchange, ProbePlan
-    from inference_analysis.prompts.prompt_sets import PromptSet
+    from inference_analysis.prompts.prompt_sets import PromptSet, Question
+
+
+def _checked(answer: Answer, question: Question) -> Score:
+    """The score of all checks. Raises InputError, with the prompt's id."""
+    try:
+        return checked(answer, question.checks, question.reference)
+    except InputError as error:
+        raise InputError(f"prompt {question.id}: {error}") from error
 
 
 def require_scorable(prompt_set: PromptSet, *, judged: bool) -> None:
@@ -93,7 +102,7 @@ def lines(
             scores = {name: getattr(pair, arm.value) for name, pair in measured.items()}
             reasons = []
             if exchange.question.checks:
-                score = checked(reply.answer, exchange.question.checks, exchange.question.reference)
+                score = _checked(reply.answer, exchange.question)
                 scores[QUALITY] = score.value
                 reasons.append(score.reason)
             if preferred is not None and arm is Arm.CANARY:

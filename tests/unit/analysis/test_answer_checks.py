@@ -6,24 +6,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inference_analysis.errors import InputError
+from inference_analysis.prompts import patterns
 from inference_analysis.prompts.answers import Answer, ToolCall, words
-from inference_analysis.prompts.checks import (
-    Check,
-    Exact,
+from inference_analysis.prompts.checks import Check, checked
+from inference_analysis.prompts.manner_checks import (
     Finish,
-    JsonSchema,
     Length,
     NotEmpty,
-    Numeric,
     Refusal,
-    Regex,
     Repetition,
-    Similarity,
-    ToolUse,
-    checked,
-    numbers,
     refusal,
     repetition,
+)
+from inference_analysis.prompts.structure_checks import JsonSchema, ToolUse
+from inference_analysis.prompts.text_checks import (
+    Exact,
+    Numeric,
+    Regex,
+    Similarity,
+    numbers,
     similarity,
 )
 
@@ -251,3 +253,48 @@ def test_a_refusal_late_in_the_answer_is_about_something_else() -> None:
     late = "The law says a lot about this. " * 12 + "I cannot help with taxes."
     assert refusal(late) == ""
     assert refusal("As an AI language model, I have no opinion.") != ""
+
+
+ENDLESS = Answer(text="a" * 60 + "!")
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(Regex(pattern=r"^(a|aa)+$"), id="regex"),
+        pytest.param(Regex(pattern=r"^(a|aa)+$", absent=True), id="regex-unwanted"),
+        pytest.param(
+            JsonSchema(json_schema={"type": "string", "pattern": r"^(a|aa)+$"}), id="json-schema"
+        ),
+        pytest.param(
+            JsonSchema(
+                json_schema={"patternProperties": {r"^(a|aa)+$": {}}, "additionalProperties": False}
+            ),
+            id="json-schema-names",
+        ),
+    ],
+)
+def test_a_pattern_that_backtracks_without_end_is_an_error_and_no_score(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patterns, "LIMIT_S", 0.05)
+    text = ENDLESS.text
+    if isinstance(check, JsonSchema):
+        names = "patternProperties" in check.json_schema
+        text = json.dumps({text: 1} if names else text)
+    with pytest.raises(InputError, match=r"because it backtracks\. Write it without a repeat"):
+        checked(Answer(text=text), [check])
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [('{"x-a": 1, "b": 2}', 1.0), ('{"x-a": "no", "b": 2}', 0.0), ('{"c": 2}', 0.0)],
+    ids=["right", "wrong-value", "unknown-name"],
+)
+def test_patterns_of_names_mean_what_json_schema_says(answer: str, value: float) -> None:
+    schema = {
+        "properties": {"b": {}},
+        "patternProperties": {"^x-": {"type": "integer"}},
+        "additionalProperties": False,
+    }
+    assert checked(Answer(text=answer), [JsonSchema(json_schema=schema)]).value == value

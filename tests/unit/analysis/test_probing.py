@@ -14,7 +14,6 @@ import pytest
 
 from inference_analysis.errors import EndpointError, InputError
 from inference_analysis.observations import Arm
-from inference_analysis.prompts.checks import Regex
 from inference_analysis.prompts.endpoints import TAG, Limits, ask, sessions
 from inference_analysis.prompts.judge import Preference
 from inference_analysis.prompts.judging import JudgePlan, judge
@@ -22,6 +21,7 @@ from inference_analysis.prompts.probe_runs import probed
 from inference_analysis.prompts.probing import ProbePlan, probe
 from inference_analysis.prompts.prompt_sets import PromptSet, Question
 from inference_analysis.prompts.schedules import Pace, turns
+from inference_analysis.prompts.text_checks import Regex
 from inference_common.names import PROBE_HEADER
 from support.scripted_model import (
     Model,

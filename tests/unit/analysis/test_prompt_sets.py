@@ -66,8 +66,28 @@ def test_a_prompt_has_the_sets_parameters_with_its_own_on_top() -> None:
         ),
         pytest.param(
             [HEADER, prompt(checks=[{"type": "regex", "pattern": "(a"}])],
-            "line 2: checks[0].pattern: missing ), unterminated subpattern at position 0 in '(a'",
+            "line 2: checks[0].pattern: missing ) at position 2 in '(a'",
             id="bad-regex",
+        ),
+        pytest.param(
+            [HEADER, prompt(checks=[{"type": "jsonSchema", "schema": {"pattern": "(a"}}])],
+            "line 2: checks[0].schema: $.pattern: '(a' is not a 'regex'",
+            id="bad-regex-in-a-schema",
+        ),
+        pytest.param(
+            [
+                HEADER,
+                prompt(
+                    checks=[
+                        {
+                            "type": "jsonSchema",
+                            "schema": {"patternProperties": {}, "unevaluatedProperties": False},
+                        }
+                    ]
+                ),
+            ],
+            "line 2: checks[0].schema: unevaluatedProperties beside patternProperties",
+            id="patterns-that-cannot-be-bounded",
         ),
         pytest.param(
             [HEADER, prompt(checks=[{"type": "jsonSchema", "schema": {"type": "number?"}}])],
