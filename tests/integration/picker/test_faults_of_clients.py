@@ -68,7 +68,8 @@ async def test_a_declared_length_above_the_limit_is_refused_before_the_body(
     writer.close()
 
     assert b" 413 " in status
-    assert any_mode.metric("refusals_total", reason="rejected-body-too-large") == 1
+    reason = "rejected-body-too-large"
+    await any_mode.until(lambda: any_mode.metric("refusals_total", reason=reason) == 1)
 
 
 @pytest.mark.parametrize(

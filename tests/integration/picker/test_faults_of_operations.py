@@ -22,6 +22,7 @@ from support.picker_rig import (
     upstream_server,
     whole_stream,
 )
+from support.ports import reserved_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,17 +41,26 @@ class Load:
         self._session = session
         self._url = f"{url}/v1/chat/completions"
         self.statuses: list[int] = []
+        """Of the requests that began after the last ``forget``."""
         self.stopped = False
+        self._era = 0
 
     async def run(self) -> None:
         await asyncio.gather(*(self._lane() for _ in range(4)))
 
     async def _lane(self) -> None:
         while not self.stopped:
+            era = self._era
             async with self._session.post(self._url, json=BODY) as response:
                 body = await response.read()
                 assert response.status != 200 or body == WHOLE
-                self.statuses.append(response.status)
+                if era == self._era:
+                    self.statuses.append(response.status)
+
+    def forget(self) -> None:
+        """Count anew, and nothing that has begun already."""
+        self._era += 1
+        self.statuses.clear()
 
     async def until(self, count: int) -> None:
         """Wait for this many more answers."""
@@ -67,7 +77,9 @@ async def restarted(
     async with contextlib.AsyncExitStack() as stack:
         upstreams = [await stack.enter_async_context(upstream_server()) for _ in range(2)]
         source = StaticSource(pool_of(upstreams))
-        options = Options(address="127.0.0.1:0", metrics_address="127.0.0.1:0")
+        # Between the two pickers nobody else may take it.
+        address = f"127.0.0.1:{reserved_port()}"
+        options = Options(address=address, metrics_address="127.0.0.1:0")
         picker = contextlib.AsyncExitStack()
         first = await picker.enter_async_context(serving(source, options))
         mode: dict[str, Any] = {**RECOMMENDED, "failure_mode_allow": fail_open}
@@ -81,15 +93,14 @@ async def restarted(
         await load.until(40)
         yield "before", load.statuses[:], None
         await picker.aclose()
-        load.statuses.clear()
+        load.forget()
         await load.until(40)
         yield "without", load.statuses[:], None
-        again = Options(address=f"127.0.0.1:{first.port}", metrics_address="127.0.0.1:0")
-        second = await stack.enter_async_context(serving(source, again))
+        second = await stack.enter_async_context(serving(source, options))
         async with asyncio.timeout(WAIT_S):
             while second.metrics.picks.values == {}:
                 await load.until(1)
-        load.statuses.clear()
+        load.forget()
         await load.until(40)
         load.stopped = True
         await task

@@ -139,9 +139,15 @@ async def test_a_metrics_page_that_turns_bad_stops_nothing_and_is_told(
         upstream.page = page
 
     await setup.until(lambda: setup.metric("endpoints_unread") == 2)
-    answers = await asyncio.gather(*(setup.chat(model="base") for _ in range(10)))
+    for upstream in setup.upstreams:
+        upstream.hold = asyncio.Event()
+    clients = [asyncio.create_task(setup.chat(model="base")) for _ in range(10)]
+    await setup.until(lambda: sum(each.running for each in setup.upstreams) == 10)
+    for upstream in setup.upstreams:
+        assert upstream.hold is not None
+        upstream.hold.set()
 
-    assert answers == [(200, whole_stream("base", 5))] * 10
+    assert await asyncio.gather(*clients) == [(200, whole_stream("base", 5))] * 10
     await setup.landed()
     assert setup.metric("page_failures_total") > 0
     # Both servers go on being picked.

@@ -166,8 +166,16 @@ async def test_requests_in_flight_are_spread_evenly(setup: Setup) -> None:
 
 async def test_targets_get_their_shares_and_are_measured_apart(setup: Setup) -> None:
     for _ in range(10):
-        await asyncio.gather(*(setup.chat(stream=False) for _ in range(20)))
-    await setup.landed()
+        for upstream in setup.upstreams:
+            upstream.hold = asyncio.Event()
+        clients = [asyncio.create_task(setup.chat()) for _ in range(20)]
+        # All at the same time: then each server has half of them, whatever ends first.
+        await setup.until(lambda: sum(each.running for each in setup.upstreams) == 20)
+        for upstream in setup.upstreams:
+            assert upstream.hold is not None
+            upstream.hold.set()
+        await asyncio.gather(*clients)
+        await setup.landed()
 
     received = Counter(
         json.loads(body)["model"] for upstream in setup.upstreams for body in upstream.bodies
@@ -196,7 +204,7 @@ async def test_bad_bodies_are_answered_with_400_and_a_reason(
         for name in ("x-gateway-request-dropped-reason", "x-llm-d-request-dropped-reason"):
             assert response.headers[name] == reason
         assert (await response.json())["error"]["type"] == reason
-    assert any_mode.metric("refusals_total", reason=reason) == 1
+    await any_mode.until(lambda: any_mode.metric("refusals_total", reason=reason) == 1)
     await any_mode.landed()
 
 
