@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support import manifests as m
+from support.analysed import CALM
 from support.deployments import served
 from support.traffic import Traffic
 
@@ -34,12 +35,12 @@ async def analysis(*args: str, stdin: str = "") -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-def options(scenario: Scenario, hashes: dict[str, str]) -> list[str]:
+def options(scenario: Scenario, hashes: dict[str, str], policy: Path) -> list[str]:
     return [
         *("--prometheus", scenario.cluster.prometheus, "--namespace", scenario.namespace),
         *("--rollout", "chat", "--canary-hash", hashes["current"]),
         *("--stable-hash", hashes["stable"], "--minutes", "0.5", "--window", "5"),
-        *("--warm-up", "5"),
+        *("--warm-up", "5", "--policy", str(policy)),
     ]
 
 
@@ -54,10 +55,13 @@ def options(scenario: Scenario, hashes: dict[str, str]) -> list[str]:
 )
 async def test_captured_cells_give_the_right_verdict(
     scenario: Scenario,
+    tmp_path: Path,
     extra: tuple[str, ...],
     codes: set[int],
     verdicts: set[str],
 ) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps(CALM))
     await served(scenario, "one", replicas=3, canary_steps=m.steps(WEIGHT))
     async with Traffic(await scenario.address(), model="mymodel", rate=RATE) as traffic:
         container = m.simulated_vllm("two", *extra)
@@ -66,8 +70,8 @@ async def test_captured_cells_give_the_right_verdict(
         await scenario.until_accepted("chat")
         hashes = await scenario.hashes("chat")
         # Thirty-five seconds of traffic on both, for thirty seconds of windows.
-        await traffic.until_answers(RATE * 35)
-        code, text, notes = await analysis("capture", *options(scenario, hashes))
+        await traffic.until_answers(RATE * 35, timeout_s=300)
+        code, text, notes = await analysis("capture", *options(scenario, hashes, policy))
     assert code == 0, notes
     assert traffic.failures == []
     cells: dict[str, Any] = json.loads(text)
@@ -89,13 +93,20 @@ async def test_captured_cells_give_the_right_verdict(
     # Later the same windows give the same bytes, and pods told by their names are the same pods.
     end = str(cells["windows"]["start"][-1])
     again = [
-        await analysis("capture", *options(scenario, hashes), "--end", end, "--pods-by", by)
+        await analysis(
+            "capture",
+            *options(scenario, hashes, policy),
+            "--end",
+            end,
+            "--pods-by",
+            by,
+        )
         for by in ("label", "label", "name")
     ]
     assert [code for code, _, _ in again] == [0, 0, 0]
     assert len({text for _, text, _ in again}) == 1
     # Stable's history alone is what `calibrate` takes, and no verdict.
-    history = [*options(scenario, hashes), "--end", end, "--stable-only"]
+    history = [*options(scenario, hashes, policy), "--end", end, "--stable-only"]
     code, text, notes = await analysis("capture", *history)
     assert code == 0, notes
     assert json.loads(text)["pods"] == [

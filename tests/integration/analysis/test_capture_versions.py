@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support import manifests as m
+from support.analysed import CALM
 from support.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ async def analysis(*args: str, stdin: str = "") -> tuple[int, str, str]:
     ("extra", "codes"),
     [
         pytest.param((), {0, 3}, id="a-good-version-is-not-failed"),
-        pytest.param(("--fault", "slow_factor=3"), {1}, id="one-three-times-as-slow-is-failed"),
+        pytest.param(("--fault", "slow_factor=6"), {1}, id="one-six-times-as-slow-is-failed"),
     ],
 )
 async def test_a_version_inside_a_pool_is_judged_by_the_pickers_series(
-    scenario: Scenario, extra: tuple[str, ...], codes: set[int]
+    scenario: Scenario, tmp_path: Path, extra: tuple[str, ...], codes: set[int]
 ) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps(CALM))
     await scenario.apply(
         m.gateway(),
         *m.picker_rights(),
@@ -63,12 +66,12 @@ async def test_a_version_inside_a_pool_is_judged_by_the_pickers_series(
         await scenario.until_paused("chat", WEIGHT, timeout_s=180)
         hashes = await scenario.hashes("chat")
         # Fifty seconds of traffic on both, for thirty seconds of windows.
-        await traffic.until_answers(RATE * 50)
+        await traffic.until_answers(RATE * 50, timeout_s=300)
         code, text, notes = await analysis(
             *("capture", "--prometheus", scenario.cluster.prometheus),
             *("--namespace", scenario.namespace, "--rollout", "chat", "--arms", "versions"),
             *("--canary-hash", hashes["current"], "--stable-hash", hashes["stable"]),
-            *("--minutes", "0.5", "--window", "5"),
+            *("--minutes", "0.5", "--window", "5", "--policy", str(policy)),
         )
     assert code == 0, notes
     assert traffic.failures == []
