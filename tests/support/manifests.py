@@ -33,6 +33,8 @@ SIMULATED_VLLM: Final = "inference-rollouts/simulated-vllm"
 PICKER: Final = "inference-rollouts/picker"
 PROBER: Final = "inference-rollouts/prober"
 
+PROBED: Final = {"periodSeconds": 1, "timeoutSeconds": 10}
+"""Often, since scenarios wait for it; patient, since a busy machine is no fault of a pod."""
 POD_IP_ENV: Final = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 
 
@@ -119,7 +121,7 @@ def picker(name: str, pool_name: str, *, resource: Resource = INFERENCEPOOL) -> 
         "image": PICKER,
         "args": args,
         "env": [POD_IP_ENV, namespace],
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": 9090}, "periodSeconds": 1},
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": 9090}, **PROBED},
     }
     return [
         deployment(name, container, labels={"app": name}, service_account="picker"),
@@ -202,7 +204,7 @@ def simulated_vllm(version: str, *extra: str, adapters: tuple[str, ...] = ()) ->
         "args": [*args, *extra],
         "env": [POD_IP_ENV],
         "ports": [{"name": "http", "containerPort": MODEL_PORT}],
-        "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 1},
+        "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, **PROBED},
     }
 
 
@@ -223,7 +225,7 @@ def prober(pool_name: str, name: str, rollout_name: str, *extra: str) -> Object:
         "image": PROBER,
         "args": args,
         "env": [POD_IP_ENV, namespace, hash_env],
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1},
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8080}, **PROBED},
     }
 
 

@@ -16,7 +16,7 @@ from support.cluster.layout import STATE_VARIABLE, Layout, default_state_dir
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_AUDIT_LIMIT_S: Final = 10
+_AUDIT_LIMIT_S: Final = 120
 _LIMIT_S: Final = 120.0
 
 

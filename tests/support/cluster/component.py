@@ -23,5 +23,5 @@ class Component:
     cwd: Path
     ready: Callable[[], Awaitable[bool]]
     env: Mapping[str, str] = field(default_factory=dict)
-    patience_s: float = 60.0
+    patience_s: float = 240.0
     stop_s: float = 5.0

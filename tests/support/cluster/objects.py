@@ -47,7 +47,7 @@ _RESOURCES: Final = {
 # A real installation runs these as pods; here they are processes beside the cluster.
 _PROCESSES: Final = {"Deployment", "Service", "Kustomization"}
 _POLL_S: Final = 0.1
-_PATIENCE_S: Final = 60.0
+_PATIENCE_S: Final = 240.0
 
 
 def custom_resources(tools: Toolchain) -> list[Object]:

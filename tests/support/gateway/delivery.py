@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-TAKEN_TIMEOUT_S: Final = 3.0
+TAKEN_TIMEOUT_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)

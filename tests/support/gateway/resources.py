@@ -21,7 +21,7 @@ NO_PICKER_CLUSTER: Final = "no-picker"
 NO_BACKEND_CLUSTER: Final = "no-backend"
 BUFFER_BYTES: Final = 20 * 1024 * 1024
 """Largest request body that a picker can read; Envoy answers 413 above it."""
-PICKER_TIMEOUT: Final = "5s"
+PICKER_TIMEOUT: Final = "30s"
 TYPE: Final = "type.googleapis.com/envoy."
 
 RETRY_POLICY: Final[Resource] = {

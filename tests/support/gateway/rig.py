@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PORT = 8080
 UPSTREAM_PORT = 8000
 PICKER_PORT = 9002
-_START_S = 20.0
+_START_S = 120.0
 DESTINATION = "x-gateway-destination-endpoint"
 
 

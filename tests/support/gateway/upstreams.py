@@ -30,7 +30,7 @@ def cluster(upstream: Upstream, endpoints: PurePath) -> Resource:
         "name": upstream.name,
         "type": "EDS",
         "eds_cluster_config": {"eds_config": file_source(endpoints)},
-        "connect_timeout": "1s",
+        "connect_timeout": "10s",
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         # Envoy's default panic mode would send requests to pods known to be bad.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
@@ -99,7 +99,7 @@ def static_cluster(name: str) -> Resource:
         "name": name,
         "type": "STATIC",
         "load_assignment": {"cluster_name": name, "endpoints": []},
-        "connect_timeout": "1s",
+        "connect_timeout": "10s",
     }
 
 
