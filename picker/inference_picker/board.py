@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from inference_picker.readings import Readings
 
 _FIRST_ROWS: Final = 16
+_COLUMNS: Final = 15
+_PAGE_COLUMNS: Final = 5
 STALE_S: Final = 5.0
 """A page older than this says nothing any more: half a minute of others' traffic is unknown in
 any case, and an endpoint must not be avoided for ever because its metrics are gone."""
@@ -119,38 +121,43 @@ class Board:
         self._unused: list[int] = []
         self._endpoints = np.empty(0, dtype=np.object_)
         self._order = np.empty(0, dtype=np.intp)
-        self._loaded: dict[str, Any] = {}
+        self._table = np.zeros((_COLUMNS, 0))
+        self._adapters_running = self._adapters_waiting = np.empty(0, dtype=np.object_)
         self._allocate(_FIRST_ROWS)
 
     def _allocate(self, rows: int) -> None:
-        """The columns, with room for so many rows; what they hold stays."""
-        old = getattr(self, "_own", np.zeros(0))
+        """The columns, with room for so many rows; what they hold stays.
 
-        def column(name: str, fill: object = 0.0, dtype: type = np.float64) -> Any:
-            values: Any = np.full(rows, fill, dtype=dtype)
-            values[: len(old)] = getattr(self, name, old)
-            return values
-
-        self._others = column("_others")
-        self._others_waiting = column("_others_waiting")
-        # Prompt tokens sent so far, and up to which of them prompts are known to be computed: a
-        # server computes prompts in the order in which they came.
-        self._sent = column("_sent")
-        self._done = column("_done")
-        self._computed_until = column("_computed_until")
-        self._held = column("_held")
-        self._kv_tokens = column("_kv_tokens")
-        self._health = column("_health", 1.0)
-        self._waiting = column("_waiting")
-        self._running = column("_running")
-        self._kv_usage = column("_kv_usage")
-        self._read_at = column("_read_at", -np.inf)
-        self._max_adapters = column("_max_adapters")
-        self._adapters_running = column("_adapters_running", _NONE, np.object_)
-        self._adapters_waiting = column("_adapters_waiting", _NONE, np.object_)
-        self._unprefilled = column("_unprefilled")
-        self._own = column("_own")
-        self._unused += range(rows - 1, len(old) - 1, -1)
+        All numbers are one table, so that `pods` takes the endpoints' out of it in one step.
+        """
+        old = self._table
+        self._table = np.zeros((_COLUMNS, rows))
+        self._table[:, : old.shape[1]] = old
+        (
+            # What metrics pages say: `_PAGE_COLUMNS` of them.
+            self._others,
+            self._others_waiting,
+            self._waiting,
+            self._running,
+            self._kv_usage,
+            # Prompt tokens sent so far, and up to which of them prompts are known to be computed:
+            # a server computes prompts in the order in which they came.
+            self._sent,
+            self._done,
+            self._computed_until,
+            self._held,
+            self._kv_tokens,
+            self._health,
+            self._max_adapters,
+            self._own,
+            self._read_at,
+            self._unprefilled,
+        ) = self._table
+        for name in ("_adapters_running", "_adapters_waiting"):
+            values = np.full(rows, _NONE, dtype=np.object_)
+            values[: old.shape[1]] = getattr(self, name)
+            setattr(self, name, values)
+        self._unused += range(rows - 1, old.shape[1] - 1, -1)
 
     def sync(self, snapshot: PoolSnapshot) -> frozenset[str] | None:
         """Take in the endpoints there are now.
@@ -184,34 +191,34 @@ class Board:
     def pods(self, blocks: Sequence[int], *, at: float) -> Pods:
         """The endpoints of the snapshot that was synced last, in its order."""
         order = self._order
-        fresh = self._read_at[order] > at - STALE_S
-        others = np.where(fresh, self._others[order], 0.0)
-        others_waiting = np.where(fresh, self._others_waiting[order], 0.0)
+        estimates = self._estimates
+        table = self._table.take(order, axis=1)
+        # An old page says nothing: as if all in it were 0.
+        table[:_PAGE_COLUMNS] *= self._read_at[order] > at - STALE_S
+        others, others_waiting, waiting, running, kv_usage, *rest = table
+        sent, done, computed_until, held, kv_tokens, health, max_adapters, own, *_ = rest
         # Prompts whose first token nobody sees are believed to be through after their time.
-        due = (self._computed_until[order] - at) * self._estimates.prefill_rate
-        pending = np.clip(np.minimum(self._sent[order] - self._done[order], due), 0.0, None)
+        due = (computed_until - at) * estimates.prefill_rate
+        pending = np.maximum(np.minimum(sent - done, due), 0.0)
         matched = (
             self._index.matched(blocks, len(self._own))[order] if blocks else np.zeros(len(order))
         )
-        held = self._held[order]
-        kv_tokens = self._kv_tokens[order]  # 0 where unknown
-        # The page's usage counts what others hold; blocks of finished requests are not in it.
-        seen = np.where(fresh, self._kv_usage[order] * kv_tokens, 0.0)
         return Pods(
             endpoints=self._endpoints,
-            in_flight=self._own[order] + others,
-            pending_tokens=pending + others_waiting * self._estimates.prompt_tokens,
-            held_tokens=np.maximum(held, seen),
+            in_flight=own + others,
+            pending_tokens=pending + others_waiting * estimates.prompt_tokens,
+            # The page's usage counts what others hold; blocks of finished requests are not in it.
+            held_tokens=np.maximum(held, kv_usage * kv_tokens),
             kv_tokens=np.where(kv_tokens > 0, kv_tokens, np.inf),
             cached_blocks=matched,
-            cached_tokens=matched * (BLOCK_BYTES / self._estimates.bytes_per_token),
-            health=self._health[order],
-            waiting=np.where(fresh, self._waiting[order], 0.0),
-            running=np.where(fresh, self._running[order], 0.0),
-            kv_usage=np.where(fresh, self._kv_usage[order], 0.0),
+            cached_tokens=matched * (BLOCK_BYTES / estimates.bytes_per_token),
+            health=health,
+            waiting=waiting,
+            running=running,
+            kv_usage=kv_usage,
             adapters_running=self._adapters_running[order],
             adapters_waiting=self._adapters_waiting[order],
-            max_adapters=self._max_adapters[order],
+            max_adapters=max_adapters,
         )
 
     def take_off(

@@ -9,8 +9,11 @@ import numpy as np
 from inference_picker import subsets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
+    from inference_picker.pool import Endpoint
     from inference_picker.ranking import Mask, Pods, SchedulingRequest
 
 
@@ -42,15 +45,19 @@ class LoadedModelFilter:
     Where none is, all stay: the list may be late, and an unknown name is the server's to refuse.
     """
 
+    def __init__(self) -> None:
+        """Nothing is remembered yet."""
+        self._masks = _MaskMemory()
+
     def filter(self, request: SchedulingRequest, pods: Pods) -> Mask:
         """The endpoints with the model loaded, or all."""
         target = request.target
         if target is None:
             return np.ones(len(pods), dtype=np.bool_)
-        mask = _mask(
-            pods, [each.models is not None and target in each.models for each in pods.endpoints]
+        mask = self._masks.get(
+            pods, target, lambda each: each.models is not None and target in each.models
         )
-        return mask if mask.any() else ~mask
+        return mask if np.count_nonzero(mask) else ~mask
 
 
 class HealthFilter:
@@ -60,13 +67,17 @@ class HealthFilter:
     was ejected for its errors: an ejection never empties the pool.
     """
 
+    def __init__(self) -> None:
+        """Nothing is remembered yet."""
+        self._masks = _MaskMemory()
+
     def filter(self, request: SchedulingRequest, pods: Pods) -> Mask:
         """The healthy and staying ones, else the healthy ones, else all."""
         del request
         healthy: Mask = pods.health > 0
-        staying = _mask(pods, [not each.terminating for each in pods.endpoints])
+        staying = self._masks.get(pods, "", lambda each: not each.terminating)
         for mask in (healthy & staying, healthy, staying):
-            if mask.any():
+            if np.count_nonzero(mask):
                 return mask
         return np.ones(len(pods), dtype=np.bool_)
 
@@ -152,6 +163,8 @@ class HeaderEndpointFilter:
         return _mask(pods, [subset.allows(each.address) for each in pods.endpoints])
 
 
+_MASKS = 1_000
+
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
@@ -166,6 +179,27 @@ def _holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
             return value is not None
         case _:
             return value is None
+
+
+class _MaskMemory:
+    """Masks that depend on nothing but the endpoints: these change seldom, requests come often."""
+
+    def __init__(self) -> None:
+        self._endpoints: NDArray[np.object_] | None = None
+        self._masks: dict[str, Mask] = {}
+
+    def get(self, pods: Pods, key: str, test: Callable[[Endpoint], bool]) -> Mask:
+        """The mask of ``test``, which is told by ``key``; the caller leaves it as it is."""
+        if pods.endpoints is not self._endpoints:
+            self._endpoints = pods.endpoints
+            self._masks = {}
+        mask = self._masks.get(key)
+        if mask is None:
+            mask = _mask(pods, [test(each) for each in pods.endpoints])
+            # Names come from clients: what is remembered of them is bounded.
+            if len(self._masks) < _MASKS:
+                self._masks[key] = mask
+        return mask
 
 
 def _mask(pods: Pods, values: list[bool]) -> Mask:

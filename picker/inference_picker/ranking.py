@@ -159,7 +159,7 @@ class Profile:
         removed: dict[str, tuple[str, ...]] = {}
         for each in self.filters:
             mask = np.asarray(each.plugin.filter(request, candidates), dtype=np.bool_)
-            if mask.all():
+            if np.count_nonzero(mask) == len(mask):
                 continue
             if explain:
                 removed[each.name] = _addresses(candidates.endpoints[~mask])
