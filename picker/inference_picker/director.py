@@ -77,8 +77,13 @@ class Director:
         start: int = 0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        pool: str = "",
     ) -> None:
-        """``start`` is where the even sequences begin; pickers of one pool differ in it."""
+        """``start`` is where the even sequences begin; pickers of one pool differ in it.
+
+        ``pool`` is the pool's name in the log, where it has one.
+        """
+        self.log = _log.bind(pool=pool) if pool else _log
         self.metrics = metrics
         config = settings.config
         # Several pickers of one pool must not draw the same endpoints at the same time.
@@ -203,7 +208,7 @@ class Director:
         if _blames_endpoint(failure, finish):
             ejected = self.scheduler.failed(address, at=self._clock(), reason=str(failure))
             if ejected is not None:
-                _log.warning(
+                self.log.warning(
                     "endpoint ejected",
                     endpoint=address,
                     reason=ejected.reason,

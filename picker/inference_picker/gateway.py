@@ -29,8 +29,9 @@ _SEEN_ELSE = (
 class Gateways:
     """Learns from each exchange. One process may be called by several gateways."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        """Nothing is known before the first exchange."""
+    def __init__(self, metrics: Metrics, pool: str = "") -> None:
+        """Nothing is known before the first exchange; ``pool`` is the pool's name in the log."""
+        self._log = _log.bind(pool=pool) if pool else _log
         self._metrics = metrics
         self._modes: dict[tuple[BodyMode, BodyMode], str] = {}
         self._streams = False
@@ -43,14 +44,14 @@ class Gateways:
             return
         self._tell(request, response, "unknown")
         self.echo = self.echo or response is BodyMode.FULL_DUPLEX_STREAMED
-        _log.info(
+        self._log.info(
             "gateway mode found",
             request_body=request.name,
             response_body=response.name,
             followed=_SEEN_BY_MODE.get(response, _SEEN_ELSE),
         )
         if request is BodyMode.STREAMED:
-            _log.warning(
+            self._log.warning(
                 "the gateway sends request bodies STREAMED: endpoints are chosen before the model "
                 "is known; set BUFFERED or FULL_DUPLEX_STREAMED"
             )
@@ -70,7 +71,7 @@ class Gateways:
         if finish.ended is Ended.UNSEEN:
             if self._modes[request, response] == "unknown":
                 self._tell(request, response, "no")
-                _log.warning(
+                self._log.warning(
                     "the gateway did not send a response body that was asked for: allow the mode "
                     "override (allow_mode_override), or tokens are not seen and model names are "
                     "not written back"

@@ -40,7 +40,7 @@ def read_pools(texts: Sequence[str], *, namespace: str, port: int) -> tuple[Pool
             raise ConfigError(
                 f"--pool {text}: port {each.port} is that of {other.namespace}/{other.name}. "
                 "A gateway tells pools apart by the port alone: give each one of its own, as "
-                f"{each.namespace}/{each.name}={each.port + 1}."
+                f"{each.namespace}/{each.name}={each.port + 10}."
             )
         seen[each.namespace, each.name] = ports[each.port] = each
     return pools

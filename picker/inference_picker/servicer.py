@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import grpc
-import structlog
 
 from inference_picker import wire
 from inference_picker.errors import PeerProtocolError
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from inference_picker.sampling import Sampling
 
     _MethodHandler = grpc.RpcMethodHandler[bytes, bytes]
-
-_log = structlog.get_logger(__name__)
 
 _METHOD: Final = f"/{wire.SERVICE}/{wire.METHOD}"
 _FAILED: Final = Refused(
@@ -113,9 +110,9 @@ class ExchangeStream:
             question = replace(question, explain=True)
         try:
             found = self._director.pick(question)
-        except Exception:  # noqa: BLE001 - a scorer may be the user's own
+        except Exception:
             # The request must be answered all the same.
-            _log.exception("the scheduler failed")
+            self._director.log.exception("the scheduler failed")
             self._service.recorder.metrics.failures.inc(())
             return _FAILED
         if isinstance(found, tuple | Refused):
@@ -149,7 +146,7 @@ class ExchangeStream:
     def _refused(self, command: Reject) -> None:
         self._service.recorder.refused(command.reason)
         self._service.witnesses.refused(self._headers, command)
-        _log.info(
+        self._director.log.info(
             "request refused",
             status=command.status,
             reason=str(command.reason),
@@ -233,13 +230,13 @@ class ExternalProcessor:
             return await self._exchange(stream, context)
         except PeerProtocolError as error:
             self.recorder.metrics.protocol_errors.inc(())
-            _log.warning("the gateway broke the protocol", error=str(error))
+            self.director.log.warning("the gateway broke the protocol", error=str(error))
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except (asyncio.CancelledError, grpc.aio.UsageError, grpc.aio.AbortError):
             raise
         except Exception:
             self.recorder.metrics.failures.inc(())
-            _log.exception("an exchange failed")
+            self.director.log.exception("an exchange failed")
             raise
         finally:
             stream.close()

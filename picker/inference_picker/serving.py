@@ -177,7 +177,13 @@ def _prepared(served: ServedPool, witnesses: Witnesses) -> Running:
     metrics = Metrics()
     # Several pickers of one pool must not draw the same targets at the same time.
     start = secrets.randbits(64)
-    director = Director(source=source, metrics=metrics, settings=options.settings, start=start)
+    director = Director(
+        source=source,
+        metrics=metrics,
+        settings=options.settings,
+        start=start,
+        pool=options.full_name,
+    )
     recorder = Recorder(metrics)
     scraper = Scraper(
         source.snapshot,
@@ -210,7 +216,7 @@ def _prepared(served: ServedPool, witnesses: Witnesses) -> Running:
     processor = ExternalProcessor(
         director,
         recorder=recorder,
-        gateways=Gateways(metrics),
+        gateways=Gateways(metrics, options.full_name),
         sampling=Sampling(share=options.watch_share, start=start),
         witnesses=witnesses,
         max_body_bytes=options.max_body_bytes,

@@ -55,7 +55,7 @@ def test_pools_have_a_namespace_and_a_port(
     ("texts", "message"),
     [
         pytest.param(["a", "b"], "tells pools apart by the port alone", id="one-port-for-two"),
-        pytest.param(["a=9010", "b=9010"], "give each one of its own, as llm/b=9011", id="same"),
+        pytest.param(["a=9010", "b=9010"], "give each one of its own, as llm/b=9020", id="same"),
         pytest.param(["a=1", "llm/a=2"], "llm/a is named twice", id="twice"),
         pytest.param(["a="], "the port is missing", id="no-port"),
         pytest.param(["a=http"], "'http' is no port", id="no-number"),
