@@ -37,7 +37,7 @@ async def serve() -> AsyncIterator[Serve]:
         process = await asyncio.create_subprocess_exec(sys.executable, *command, *own, cwd=TESTS)
         processes.append(process)
         url = f"http://127.0.0.1:{port}"
-        async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+        async with asyncio.timeout(180), aiohttp.ClientSession() as session:
             while not await healthy(session, url):  # noqa: ASYNC110 - it can only be asked
                 await asyncio.sleep(0.05)
         return url

@@ -35,12 +35,12 @@ async def test_a_cache_follows_creation_change_and_deletion(scenario: Scenario, 
     async with WatchCache(kube, CONFIGMAP, where) as cache:
         await cache.synced()
         created = await kube.create(CONFIGMAP, config_map("x", "1"), where)
-        await cache.until(lambda c: c.get("x", where), 10)
+        await cache.until(lambda c: c.get("x", where), 120)
         change = [{"op": "replace", "path": "/data/key", "value": "2"}]
         cache.put(await kube.patch(CONFIGMAP, "x", change, where))
         assert (cache.get("x", where) or {})["data"] == {"key": "2"}
         await kube.delete(CONFIGMAP, "x", where, uid=created["metadata"]["uid"])
-        await cache.until(lambda c: c.get("x", where) is None, 10)
+        await cache.until(lambda c: c.get("x", where) is None, 120)
 
 
 async def test_a_failed_test_operation_is_422_and_a_stale_version_409(

@@ -64,7 +64,7 @@ async def test_objects_are_read_and_written_in_the_served_version(
     seen: list[Any] = []
     async with Cluster(scenario.kube, Metrics(CollectorRegistry())) as cluster:
         cluster.listen(lambda resource, _kind, obj: seen.append((resource, obj["metadata"])))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             await cluster.synced()
         assert cluster.serves(HTTPROUTE)
         route = cluster.get(HTTPROUTE, scenario.namespace, "chat")

@@ -101,7 +101,7 @@ async def test_prometheus_scrapes_the_plugin_and_its_configuration_is_valid(
             found: list[dict[str, Any]] = answer.json()["data"]["result"]
             return [item["value"][1] for item in found] == ["1"]
 
-        assert await until(scraped, 30)
+        assert await until(scraped, 180)
     process = await asyncio.create_subprocess_exec(
         cluster.document["bin"]["promtool"],
         *("check", "config", str(cluster.state_dir / "prometheus.yaml")),
@@ -119,7 +119,7 @@ async def test_a_component_that_is_killed_comes_back(cluster: ClusterClient) -> 
         async with httpx.AsyncClient(base_url=cluster.prometheus) as client:
             return (await client.get("/-/ready")).is_success
 
-    assert await until(ready_again, 60)
+    assert await until(ready_again, 180)
 
 
 async def test_the_overlay_adds_the_server_and_the_bridge_to_the_controller(

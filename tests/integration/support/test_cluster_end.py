@@ -56,7 +56,7 @@ def processes(layout: Layout) -> list[psutil.Process]:
 
 
 def gone(found: list[psutil.Process]) -> bool:
-    _, alive = psutil.wait_procs(found, timeout=30)
+    _, alive = psutil.wait_procs(found, timeout=180)
     return not alive
 
 
@@ -103,6 +103,6 @@ def test_exec_ends_its_cluster_with_its_command(number: signal.Signals) -> None:
         os.killpg(run.pid, number)
     else:
         run.send_signal(number)
-    assert run.wait(60) == 128 + number
+    assert run.wait(240) == 128 + number
     run.stdout.close()
     assert gone(found)
