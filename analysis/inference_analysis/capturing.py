@@ -40,6 +40,8 @@ class Captured:
     """Stable's pods with their requests beside a matched control."""
     diverted: list[int | None] | None = None
     """Requests that were drawn for the canary while all its servers were ejected, by window."""
+    unmatched: bool = False
+    """Whether the picker marked the control arm as not comparable."""
 
 
 def captured(

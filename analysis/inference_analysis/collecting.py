@@ -48,6 +48,7 @@ def collected(
     for arm in settings.arms:
         mine = [key for key in answers if key[0] is arm and key[1] != UP.metric]
         answers |= zip(mine, arms.of_traffic([answers[key] for key in mine]), strict=True)
+    unmatched = any(arms.is_unmatched(answer, grid) for answer in answers.values())
     rest = {
         key: arms.of_pods(arms.of_sample(found, background=True)) for key, found in answers.items()
     }
@@ -69,6 +70,7 @@ def collected(
         sticky=sticky,
         diverted=diverted(lost, [item for answer in answers.values() for item in answer], grid),
         background=captured_background(rest, families, settings),
+        unmatched=unmatched,
     )
 
 
@@ -101,6 +103,6 @@ def cells_document(
         document["sticky"] = list(found.sticky)
     if found.diverted is not None:
         document["diverted"] = found.diverted
-    if isinstance(arms, PickerArms) and arms.display:
-        document["display"] = dict(arms.display)
+    if isinstance(arms, PickerArms) and (display := arms.display_of(unmatched=found.unmatched)):
+        document["display"] = dict(display)
     return document

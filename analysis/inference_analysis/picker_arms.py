@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from inference_analysis.aliases import Family
+    from inference_analysis.increments import Grid
     from inference_analysis.series import Series
 
 POD_LABEL: Final = "pod"
@@ -30,6 +31,11 @@ _BIASED: Final = (
     "the reference has another share of the traffic, and prefix caches are kept by adapter. Load "
     "the stable adapter a second time as {control} with the canary's share"
 )
+_UNMATCHED: Final = (
+    "the picker's control arm had no pods of its own, as many as the canary's (sample "
+    "control-unmatched): fewer pods even out less. More stable pods give it some"
+)
+_UNMATCHED_SAMPLE: Final = "control-unmatched"
 _ADDRESS: Final = re.compile(r"(?:[0-9.]+|\[.*\]):[0-9]+")
 _DRAWN: Final = frozenset({"canary", "control"})
 _UNKNOWN: Final = frozenset({"", "other"})
@@ -107,6 +113,22 @@ class PickerArms:
             return {}
         reason = _BIASED.format(control=self.stable_adapter + CONTROL_SUFFIX)
         return {"ttft": reason, "e2e": reason}
+
+    def display_of(self, *, unmatched: bool) -> Mapping[str, str]:
+        """The same, also where the control arm was not comparable for some of the time."""
+        biased = {"ttft": _UNMATCHED, "e2e": _UNMATCHED} if unmatched else {}
+        return {**biased, **self.display}
+
+    def is_unmatched(self, found: Iterable[Series], grid: Grid) -> bool:
+        """Whether requests of the windows came to a control arm that the picker marked."""
+        if self.by is PickerBy.ADAPTERS:
+            return False
+        return any(
+            item.labels.get("version") == self.stable_hash
+            and item.labels.get("sample") == _UNMATCHED_SAMPLE
+            and _grew(item, grid)
+            for item in found
+        )
 
     @property
     def shared(self) -> Mapping[Arm, str] | None:
@@ -202,6 +224,13 @@ class PickerArms:
             for item in found
             if item.labels.get("bucket")
         ]
+
+
+def _grew(item: Series, grid: Grid) -> bool:
+    """Whether a counter counted between the first and the last edge of the windows."""
+    before = item.values[item.times <= grid.start_s]
+    within = item.values[(item.times > grid.start_s) & (item.times <= grid.end_s)]
+    return bool(within.size) and float(within.max()) > (float(before[-1]) if before.size else 0.0)
 
 
 def _pod(item: Series) -> str:

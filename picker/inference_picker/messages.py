@@ -41,7 +41,10 @@ class Sample(enum.StrEnum):
 
     CANARY = "canary"
     CONTROL = "control"
-    """The stable version's counterpart of the canary, equal to it in number and choice."""
+    """The stable version's counterpart of the canary: as many requests on as many pods."""
+    UNMATCHED = "control-unmatched"
+    """As many requests, but on other pods than are comparable: their times to first token are
+    biased, their errors are not."""
     BACKGROUND = "background"
 
 

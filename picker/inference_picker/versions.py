@@ -5,7 +5,8 @@ The canary has the low end of that range and its control arm, equal in size, the
 a rising share only ever moves users from stable to canary. The control arm is served by as many
 stable pods as the canary has, and these serve nothing else while the others have room: measured
 against the whole of a larger pool an identical canary looks several times slower, because fewer
-pods even out less (queueing) and share one prefix cache less.
+pods even out less (queueing) and share one prefix cache less. Where the pool is too small for that
+the arm is marked instead.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ KEY_FIELDS: Final = ("prompt_cache_key", "safety_identifier", "user")
 """Of an OpenAI request body."""
 
 _RANGE: Final = 1 << 64
+_ROUNDING: Final = 1e-9
 _REDRAW_S: Final = 300.0
-_PARITY: Final = 1.4
-"""Most that a pod may be loaded relative to a pod of another arm to be compared with it."""
+_CROWDING: Final = 1.25
+"""Most that the load of stable's other pods may grow by for the control arm's own pods."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +105,9 @@ class Divider:
             for endpoint in found
         }
         matched = min(canary_share, 1 - canary_share)
-        control = _control(stable, len(canaries), matched, now_s)
+        control, is_matched = _control(stable, len(canaries), canary_share, now_s)
         if wanted == shares.stable and control and point >= 1 - matched:
-            sample, chosen = Sample.CONTROL, control
+            sample, chosen = Sample.CONTROL if is_matched else Sample.UNMATCHED, control
         else:
             taken = {endpoint.address for endpoint in control}
             rest = [endpoint for endpoint in stable if endpoint.address not in taken] or stable
@@ -127,19 +129,24 @@ class Divider:
 
 
 def _control(
-    stable: Sequence[Endpoint], pods: int, matched: float, now_s: float
-) -> Sequence[Endpoint]:
-    """What serves the control arm; none where there is no canary.
+    stable: Sequence[Endpoint], pods: int, canary_share: float, now_s: float
+) -> tuple[Sequence[Endpoint], bool]:
+    """What serves the control arm, and whether it is comparable; nothing without a canary.
 
-    Pods of its own only while that leaves the others comparably loaded: a canary with little
-    traffic on many pods must not crowd the rest of stable together.
+    Pods of its own, as many as the canary's, unless that crowds the rest of stable together.
+    Comparable are as many requests on as many pods that serve nothing else.
     """
     total = len({endpoint.pod or endpoint.address for endpoint in stable})
+    matched = min(canary_share, 1 - canary_share)
     if not matched or not pods:
-        return ()
-    if total <= pods or (1 - 2 * matched) / (total - pods) > _PARITY * matched / pods:
-        return stable
-    return control_endpoints(stable, pods, now_s)
+        return (), False
+    rest = max(0.0, 1 - canary_share - matched)
+    is_even = canary_share <= matched + _ROUNDING
+    if total <= pods:
+        return stable, is_even and total == pods and rest <= _ROUNDING
+    if rest / (total - pods) > _CROWDING * (1 - canary_share) / total:
+        return stable, False
+    return control_endpoints(stable, pods, now_s), is_even
 
 
 def control_endpoints(stable: Sequence[Endpoint], pods: int, now_s: float) -> list[Endpoint]:

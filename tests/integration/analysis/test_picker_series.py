@@ -235,14 +235,14 @@ def test_an_adapter_without_traffic_is_named() -> None:
         cells(adapters(control="travel-v1"), ADAPTERS)
 
 
-def versions(users: int = 40) -> Pages:
+def versions(users: int = 40, control: Sample = Sample.CONTROL) -> Pages:
     """Sticky users on two canary and three stable pods; the control and the rest beside it."""
     picker = Picker([f"chat-{i}" for i in range(5)], ["new", "new", "old", "old", "old"])
     pages = Pages()
     rng = np.random.default_rng(4)
     for at in scrapes():
         for user in range(users):
-            for sample, pods in ((Sample.CANARY, (0, 1)), (Sample.CONTROL, (2, 3, 4))):
+            for sample, pods in ((Sample.CANARY, (0, 1)), (control, (2, 3, 4))):
                 took = 0.2 * float(np.exp(0.1 * rng.standard_normal()))
                 picker.finish(
                     int(rng.choice(pods)), "base", took, sample=sample, bucket=str(user % 10)
@@ -273,6 +273,20 @@ def test_versions_inside_a_pool_are_compared_with_the_control_and_by_users() -> 
     found = judged(document)
     assert found.decision.verdict is not Verdict.FAIL
     assert found.observations.sticky is not None
+
+
+@pytest.mark.parametrize("control", [Sample.CONTROL, Sample.UNMATCHED])
+def test_a_control_arm_that_the_picker_marks_decides_nothing_by_its_first_tokens(
+    control: Sample,
+) -> None:
+    document = cells(versions(users=2, control=control), VERSIONS)
+
+    # Errors and tokens are compared with its requests in any case.
+    stable = [each for each in document["pods"] if each["arm"] == "stable"]
+    assert sum(sum(filter(None, each["requests"])) for each in stable) == 2 * 2 * WINDOWS
+    assert set(document.get("display", ())) == (
+        {"ttft", "e2e"} if control is Sample.UNMATCHED else set()
+    )
 
 
 def ejected(diverted: int = 0) -> Pages:

@@ -73,7 +73,9 @@ def test_a_canary_with_most_of_the_traffic_is_compared_with_all_that_is_left() -
     divider = Divider()
     samples = Counter(divide(divider, 80).sample for _ in range(2000))
     assert samples[Sample.BACKGROUND] == 0
-    assert samples[Sample.CONTROL] == pytest.approx(400, abs=6)
+    # A quarter of the canary's requests: their latencies are not comparable.
+    assert samples[Sample.CONTROL] == 0
+    assert samples[Sample.UNMATCHED] == pytest.approx(400, abs=6)
 
 
 @given(st.text(), st.integers(0, 99), st.integers(0, 99))
@@ -138,7 +140,54 @@ def test_a_small_canary_on_many_pods_does_not_crowd_the_rest_of_stable_together(
     found = [divide(divider, 10, pods(2, 1)) for _ in range(200)]
     stable = [each for each in found if each.version == "h1"]
     assert {len(each.endpoints) for each in stable} == {2}
-    assert {each.sample for each in stable} == {Sample.CONTROL, Sample.BACKGROUND}
+    assert {each.sample for each in stable} == {Sample.UNMATCHED, Sample.BACKGROUND}
+
+
+@pytest.mark.parametrize(
+    ("canary", "stable", "canaries", "matched"),
+    [
+        (5, 8, 1, True),
+        (5, 5, 1, True),
+        (5, 4, 1, False),
+        (10, 8, 1, True),
+        (25, 8, 2, True),
+        (25, 3, 1, True),
+        (25, 2, 2, False),
+        (50, 4, 4, True),
+        (50, 3, 4, False),
+        (60, 8, 5, False),
+    ],
+)
+def test_a_control_arm_that_is_not_comparable_is_marked(
+    canary: int,
+    stable: int,
+    canaries: int,
+    matched: bool,
+) -> None:
+    """5 % on one of four pods: the other three would get 26 % more than without a control arm."""
+    divider = Divider()
+    found = [divide(divider, canary, pods(stable, canaries)) for _ in range(400)]
+    arms = {each.sample: each.endpoints for each in found if each.version == "h1"}
+
+    assert (Sample.CONTROL in arms) is matched
+    assert (Sample.UNMATCHED in arms) is not matched
+    if matched:
+        assert len(arms[Sample.CONTROL]) == canaries
+        assert not set(arms[Sample.CONTROL]) & set(arms.get(Sample.BACKGROUND, ()))
+
+
+@pytest.mark.parametrize("start", [0, 12345])
+def test_without_keys_a_rising_share_takes_every_request_from_stable_and_none_from_the_canary(
+    start: int,
+) -> None:
+    """The n-th request of two pickers that differ in the share alone."""
+    five, ten = (
+        [divide(divider, share).version for _ in range(2000)]
+        for divider, share in ((Divider(start), 5), (Divider(start), 10))
+    )
+    moved = Counter(zip(five, ten, strict=True))
+    assert moved["h2", "h1"] == 0
+    assert moved["h1", "h2"] == pytest.approx(100, abs=6)
 
 
 def test_background_requests_use_the_control_pods_before_they_overrun_the_others() -> None:
