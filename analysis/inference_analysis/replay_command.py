@@ -8,13 +8,22 @@ from typing import Annotated
 
 import typer
 
+from inference_analysis.capture_options import CaptureOptions, with_capture_options
 from inference_analysis.evaluate_command import BAD_INPUT, EXIT_CODES
 
+NO_ANSWER = 4
 
+
+@with_capture_options
 def replay(
+    options: CaptureOptions,
     file: Annotated[
-        Path, typer.Argument(help="Cells file of the whole rollout, or - for standard input.")
-    ],
+        Path | None,
+        typer.Argument(
+            help="Cells file of the whole rollout, or - for standard input; without it Prometheus "
+            "is read, by the options of `capture`."
+        ),
+    ] = None,
     looks: Annotated[int, typer.Option(min=1, max=100, help="Even looks at it.")] = 5,
     after_fail: Annotated[
         bool, typer.Option("--after-fail", help="Go on looking after a FAIL.")
@@ -25,25 +34,28 @@ def replay(
 ) -> None:
     """Say what would have been decided at each look at a past rollout.
 
-    `analysis capture ... | inference-rollouts analysis replay -` takes it from Prometheus. The
-    file's own look and ledger are left aside: the replay begins with an empty ledger.
+    From a cells file, or from Prometheus by the options of `capture`, --end and --minutes around
+    the past rollout. A file's own look and ledger are left aside: a replay begins with an empty
+    ledger.
 
-    Exit code: that of the last look (0: go on, 1: abort, 3: pause); 2: the file cannot be used.
+    Exit code: that of the last look (0: go on, 1: abort, 3: pause); 2: an option or the data cannot
+    be used; 4: Prometheus was not reached, refused or answered in part only.
     """
     from inference_analysis import checking, reports, translating  # noqa: PLC0415 - help is fast
-    from inference_analysis.errors import InputError  # noqa: PLC0415
+    from inference_analysis.errors import InputError, PrometheusError  # noqa: PLC0415
     from inference_analysis.replaying import replayed  # noqa: PLC0415
 
     remarks: tuple[str, ...] = ()
+    source = "Prometheus" if file is None else str(file)
     try:
-        document = checking.parse(
-            sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        )
+        content, notes = _content(file, options)
+        document = checking.parse(content)
         policy = document.policy
         if priors is not None:
             from inference_analysis.priors import applied, read  # noqa: PLC0415
 
             policy, remarks = applied(policy, read(priors), document.windows)
+        remarks = (*notes, *remarks)
         evaluations = replayed(
             translating.observations(document),
             translating.policy(policy),
@@ -56,9 +68,12 @@ def replay(
 
             verdict = reports.document(evaluations[-1], document.rollout, with_figures=True)
             report.write_text(page(verdict), encoding="utf-8")
+    except PrometheusError as error:
+        _say(str(error))
+        raise typer.Exit(NO_ANSWER) from error
     except (InputError, OSError) as error:
         for line in str(error).splitlines():
-            _say(f"{file}: {line}")
+            _say(f"{source}: {line}")
         raise typer.Exit(BAD_INPUT) from error
     for remark in remarks:
         _say(remark)
@@ -69,6 +84,18 @@ def replay(
     else:
         _show(documents, document.windows.start[0])
     raise typer.Exit(EXIT_CODES[evaluations[-1].decision.action])
+
+
+def _content(file: Path | None, options: CaptureOptions) -> tuple[bytes | str, tuple[str, ...]]:
+    """The cells and remarks on them; raises InputError for both sources at once."""
+    from inference_analysis.captures import captured  # noqa: PLC0415 - help is fast
+    from inference_analysis.errors import InputError  # noqa: PLC0415
+
+    if file is None:
+        return captured(options)
+    if options != CaptureOptions():
+        raise InputError("the options that read Prometheus do not go with a file. Give one of both")
+    return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes(), ()
 
 
 def _show(documents: list[dict[str, object]], begin: float) -> None:
