@@ -8,7 +8,7 @@ E2E_WORKERS ?= 6
 SOURCES := common plugin analysis picker tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test check lint type unit unit-random integration e2e bench-plugin bench-picker bench-growth bench-analysis bench-picks bench-live calibrate proto lock fmt clean
+.PHONY: help demo up down test check lint type unit unit-random integration e2e bench-plugin bench-picker bench-growth bench-analysis bench-picks bench-control bench-live calibrate proto lock fmt clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,8 +72,14 @@ bench-picks: $(VENV)/installed ## Quality of picks against simple policies and u
 	$(BIN)/python tests/bench/picker_scheduling.py
 	PYTHONPATH=tests $(BIN)/python tests/bench/picker_picks.py
 
+bench-control: $(VENV)/installed ## An identical canary against its control arm, by traffic and share
+	$(BIN)/python tests/bench/picker_control.py
+
 bench-live: $(VENV)/installed ## Picks on eight running servers through Envoy: TTFT by client
 	PYTHONPATH=tests $(BIN)/python tests/bench/picker_live.py
+
+vllm: $(VENV)/installed ## The picker before real vLLM on CPU: 6 GB of disk, minutes; not in CI
+	PYTHONPATH=tests $(BIN)/python -m support.real_vllm
 
 calibrate: $(VENV)/installed ## Error rates and power of the analysis, simulated (slow)
 	PYTHONPATH=tests $(BIN)/python tests/bench/analysis_calibration.py

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from inference_common.shares import PoolShares
+from inference_picker.messages import Sample
 from inference_picker.pool import Endpoint, make_snapshot
 from inference_picker.prompts import BLOCK_BYTES, Prompt
 from inference_picker.scheduler import Question, Scheduler
 from inference_picker.simulation.engine import BLOCK_TOKENS, Engine, Hardware, Run
+from inference_picker.versions import Divider
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +26,21 @@ if TYPE_CHECKING:
     from inference_picker.simulation.traces import TracedRequest
 
 _ARRIVAL, _STEP, _SCRAPE = range(3)
+_REDRAWN_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """A second version on the last pods of the pool, identical to the stable one."""
+
+    percent: int
+    """Its share."""
+    pods: int
+    is_sticky: bool = False
+    """Whether a request's prefix tells its user."""
+    alone: bool = False
+    """Whether the requests of neither arm are left out. That changes nothing for the arms while
+    they have pods of their own, and saves most of the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +58,7 @@ class Setting:
     broken: int | None = None
     """Pod that answers 500 at once from `broken_from_s` on."""
     broken_from_s: float = 0.0
+    canary: Canary | None = None
     seed: int = 0
 
 
@@ -53,6 +72,8 @@ class Result:
     by_pod: list[int] = field(default_factory=list)
     failed: list[float] = field(default_factory=list)
     """Times at which a broken pod answered."""
+    arms: dict[Sample, Floats] = field(default_factory=dict)
+    """TTFT by arm, where there is a canary."""
 
     def meets(self, *, ttft_s: float = 1.0, tpot_s: float = 0.05) -> float:
         """Share of the requests within both limits."""
@@ -86,7 +107,15 @@ class _Replay:
         estimates.prefill_rate *= setting.misset
         estimates.output_tokens *= setting.misset
         self._addresses = [f"10.0.0.{each}:8000" for each in range(len(self._engines))]
-        self._snapshot = make_snapshot([Endpoint(address=each) for each in self._addresses])
+        canary = setting.canary
+        first = len(self._engines) - (0 if canary is None else canary.pods)
+        self._endpoints = [
+            Endpoint(address=each, pod=f"pod-{n}", version="stable" if n < first else "canary")
+            for n, each in enumerate(self._addresses)
+        ]
+        self._snapshot = make_snapshot(self._endpoints)
+        self._divider = Divider(self._random.getrandbits(64))
+        self._samples: dict[Run, Sample] = {}
         self._events: list[tuple[float, int, int, int]] = []
         self._flights: dict[Run, tuple[Flight, bool]] = {}
         self._runs: list[Run] = []
@@ -117,7 +146,10 @@ class _Replay:
         prompt = Prompt(
             size=request.prompt_tokens * BLOCK_BYTES // BLOCK_TOKENS, blocks=request.blocks
         )
-        choice = scheduler.choose(self._snapshot, Question(prompt=prompt), at=at)
+        among, sample = self._divide(request, at)
+        if sample is Sample.BACKGROUND and setting.canary is not None and setting.canary.alone:
+            return
+        choice = scheduler.choose(self._snapshot, Question(prompt=prompt, among=among), at=at)
         flight = scheduler.take_off(choice, at=at)
         pod = choice.ranking.rows[0]
         self._by_pod[pod] += 1
@@ -128,9 +160,33 @@ class _Replay:
             return
         run = Run(request=request, arrived_at=at)
         self._runs.append(run)
+        if setting.canary is not None:
+            self._samples[run] = sample
         self._flights[run] = flight, self._random.random() < setting.watch_share
         self._engines[pod].add(run, at)
         self._plan(pod)
+
+    def _divide(
+        self, request: TracedRequest, at: float
+    ) -> tuple[tuple[Endpoint, ...] | None, Sample]:
+        canary = self._setting.canary
+        if canary is None:
+            return None, Sample.BACKGROUND
+        division = self._divider.divide(
+            PoolShares(
+                rollout="simulated",
+                uid="simulated",
+                counter=1,
+                stable="stable",
+                weights={"stable": 100 - canary.percent, "canary": canary.percent},
+            ),
+            self._endpoints,
+            key=request.prefix if canary.is_sticky else None,
+            # Each run has control pods of its own drawing.
+            now_s=_REDRAWN_S * self._setting.seed + at,
+            is_full=lambda endpoint: self._scheduler.is_full(endpoint.address, at=at),
+        )
+        return division.endpoints, division.sample
 
     def _scrape(self, pod: int, at: float) -> None:
         self._scheduler.board.note_readings(
@@ -162,10 +218,13 @@ class _Replay:
     def _result(self, warmup_s: float) -> Result:
         counted = [each for each in self._runs if each.arrived_at >= warmup_s]
         ttft, tpot, cached, prompt = [], [], 0, 0
+        arms: dict[Sample, list[float]] = {}
         for run in counted:
             assert run.first_token_at is not None  # noqa: S101 - every run has ended
             assert run.ended_at is not None  # noqa: S101
             ttft.append(run.first_token_at - run.arrived_at)
+            if run in self._samples:
+                arms.setdefault(self._samples[run], []).append(ttft[-1])
             tokens = max(1, run.request.output_tokens - 1)
             tpot.append((run.ended_at - run.first_token_at) / tokens)
             cached += run.cached_tokens
@@ -176,4 +235,5 @@ class _Replay:
             cached_share=cached / max(1, prompt),
             by_pod=self._by_pod,
             failed=self._failed,
+            arms={sample: np.array(found) for sample, found in arms.items()},
         )

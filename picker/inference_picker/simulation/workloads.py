@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import accumulate
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -13,8 +14,10 @@ from inference_picker.simulation.traces import TracedRequest, traced
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_PREFIXES: Final = 256
-"""Shared prefixes: together two and a half times what one pod's cache holds."""
+_PREFIXES: Final = 640
+"""Shared prefixes: together four fifths of what all eight caches hold, if each is in one only."""
+_FEW_PREFIXES: Final = 256
+"""Together two and a half times what one pod's cache holds."""
 _PREFIX_TOKENS: Final = 4_000
 _BURST: Final = 16
 _THINKING_S: Final = 8.0
@@ -69,10 +72,24 @@ def bursts(random: Random, rate: float, duration_s: float) -> Iterator[TracedReq
 
 
 def prefixed(random: Random, rate: float, duration_s: float) -> Iterator[TracedRequest]:
+    """640 shared prefixes of 4,000 tokens, used alike, and about 550 own tokens.
+
+    Every copy of a prefix in a second cache costs a miss elsewhere.
+    """
+    return _prefixed(random, rate, duration_s, [1.0] * _PREFIXES)
+
+
+def few_prefixed(random: Random, rate: float, duration_s: float) -> Iterator[TracedRequest]:
     """256 shared prefixes of 4,000 tokens, used as Zipf has it, and about 550 own tokens."""
-    weights = [1 / (rank + 1) for rank in range(_PREFIXES)]
+    return _prefixed(random, rate, duration_s, [1 / (n + 1) for n in range(_FEW_PREFIXES)])
+
+
+def _prefixed(
+    random: Random, rate: float, duration_s: float, weights: list[float]
+) -> Iterator[TracedRequest]:
+    bounds = list(accumulate(weights))
     for number, at in enumerate(_arrivals(random, rate, duration_s)):
-        prefix = random.choices(range(_PREFIXES), weights)[0]
+        prefix = random.choices(range(len(weights)), cum_weights=bounds)[0]
         own = _lengths(random, 400, 0.8, 4_000)
         yield traced(
             number=number,
@@ -134,8 +151,12 @@ WORKLOADS: Final[dict[str, Workload]] = {
     for each in (
         Workload(name="plain", what="nothing shared, moderate load", rate=58.0, draw=plain),
         Workload(name="plain-high", what="nothing shared, high load", rate=68.0, draw=plain),
-        Workload(name="prefix", what="256 shared prefixes", rate=90.0, draw=prefixed),
-        Workload(name="prefix-high", what="the same, high load", rate=105.0, draw=prefixed),
+        Workload(name="prefix", what="shared prefixes fill all caches", rate=61.0, draw=prefixed),
+        Workload(name="prefix-high", what="the same, high load", rate=68.0, draw=prefixed),
+        Workload(name="few-prefixes", what="256 popular prefixes", rate=90.0, draw=few_prefixed),
+        Workload(
+            name="few-prefixes-high", what="the same, high load", rate=105.0, draw=few_prefixed
+        ),
         Workload(name="session", what="conversations of 8 turns", rate=22.0, draw=sessions),
         Workload(
             name="stale",

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from inference_picker.errors import ConfigError
+from inference_picker.messages import Sample
 from inference_picker.simulation.comparison import Limits, capacity, compare, runs_of
 from inference_picker.simulation.engine import Engine, Hardware, Run
-from inference_picker.simulation.policies import DEFAULT, GO_DEFAULT, POLICIES, SIMPLE
+from inference_picker.simulation.policies import DEFAULT, GO_DEFAULT, POLICIES, SIMPLE, index_of
 from inference_picker.simulation.presenting import plot, table
-from inference_picker.simulation.replay import Setting, replay
+from inference_picker.simulation.replay import Canary, Setting, replay
 from inference_picker.simulation.traces import TracedRequest, read_trace, traced, write_trace
 from inference_picker.simulation.workloads import WORKLOADS
 
@@ -148,6 +149,40 @@ def test_a_pod_that_answers_500_at_once_gets_next_to_nothing() -> None:
     after_a_second = [at for at in failed if at >= 6]
     assert len(after_a_second) <= 0.03 * sum(1 for each in requests if each.at >= 6)
     assert failed
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_canary_and_its_control_get_as_many_requests(alone: bool) -> None:
+    workload = WORKLOADS["plain"]
+    requests = workload.requests(seed=3, duration_s=20)
+    setting = Setting(
+        pods=workload.pods, canary=Canary(percent=10, pods=1, alone=alone), watch_share=1.0
+    )
+
+    arms = replay(requests, POLICIES[DEFAULT](), setting).arms
+
+    counts = {sample: len(found) for sample, found in arms.items()}
+    assert counts[Sample.CANARY] == pytest.approx(len(requests) / 10, abs=6)
+    assert counts[Sample.CONTROL] == pytest.approx(len(requests) / 10, abs=6)
+    assert (Sample.BACKGROUND in counts) is not alone
+
+
+def test_upstreams_index_believes_in_four_times_the_cache_that_there_is() -> None:
+    # makeserver: CacheNumBlocks entries, of at least minBlockSizeTokens = 64 tokens each, where
+    # the server's blocks have 16 (llm-d-router, approximateprefix/plugin.go).
+    ours, upstreams = index_of(DEFAULT), index_of(GO_DEFAULT)
+    for index in (ours, upstreams):
+        index.limit(0, 2)
+        index.add(0, tuple(range(20)))
+
+    assert [len(ours), len(upstreams)] == [2, 8]
+
+
+def test_where_prefixes_fill_all_caches_the_default_keeps_each_in_one() -> None:
+    # `make bench-picks` at full length: 0.27 at 70 requests per second.
+    found = mean_ttft("prefix-high", 60, GO_DEFAULT)
+
+    assert found[DEFAULT] < found[GO_DEFAULT]
 
 
 def test_capacity_is_found_by_bisection() -> None:
