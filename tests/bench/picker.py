@@ -9,9 +9,7 @@ both grow on a busy machine, their ratio hardly does. Aims and the peer's figure
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -25,56 +23,23 @@ import grpc
 import psutil
 
 from bench.figures import Figure, percentile, show
+from bench.picker_growth import requests_unlike
 from bench.picker_page import metrics_page
+from bench.picker_parts import Part, part
 from bench.picker_upstream import whole_stream
 from inference_picker import wire
 from inference_picker._pb import ext_proc_pb2 as pb
 from inference_picker.chunks import chunked
-from inference_picker.grpc_engine import choose_engine
 from inference_picker.messages import BodyMode
 from support.picker_rig import FULL_DUPLEX, RECOMMENDED, envoy_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-HERE = Path(__file__).parent
 UPSTREAM_PORT = 8000
 SIZES = {"200 B": (200, 0.75), "8 KB": (8_000, 0.8), "220 KB": (220_000, 2.0)}
 TOKENS = 200
 ROUNDS = 5
-
-
-@dataclass
-class Part:
-    """A process of the bench."""
-
-    process: asyncio.subprocess.Process
-    line: str
-
-    def cpu_s(self) -> float:
-        times = psutil.Process(self.process.pid).cpu_times()
-        return float(times.user + times.system)
-
-    def rss_mib(self) -> float:
-        return float(psutil.Process(self.process.pid).memory_info().rss) / (1 << 20)
-
-
-@contextlib.asynccontextmanager
-async def part(script: str, *args: str) -> AsyncIterator[Part]:
-    """A script of this folder, from its first line of output on."""
-    environment = {**os.environ, "PYTHONPATH": "tests"}
-    choose_engine(environment)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(HERE / script), *args),
-        stdout=asyncio.subprocess.PIPE,
-        env=environment,
-    )
-    assert process.stdout is not None
-    try:
-        yield Part(process, (await process.stdout.readline()).decode())
-    finally:
-        process.terminate()
-        await process.wait()
 
 
 def prompt_body(size: int) -> bytes:
@@ -297,15 +262,15 @@ async def pages_read(session: aiohttp.ClientSession, url: str) -> float:
 
 
 async def memory() -> AsyncIterator[Figure]:
-    """Size with 1,000 pods after 10,000 requests. What more of them add: picker_growth.py."""
-    modes = (BodyMode.BUFFERED, BodyMode.NONE)
-    body = prompt_body(2_000)
+    """Size with 1,000 pods after 20,000 requests, no two alike, as they fill what is bounded."""
     async with (
-        part("picker_server.py", "--pods", "1000") as server,
+        part("picker_server.py", "--pods", "1000", "--watch-share", "0.05") as server,
         aiohttp.ClientSession() as session,
     ):
         port, pages = json.loads(server.line)
-        cost = await direct_cost(server, port, body, modes, 10_000)
+        before = server.cpu_s()
+        await requests_unlike(port, range(20_000))
+        cpu_ms = 1000 * (server.cpu_s() - before) / 20_000
         async with session.get(f"http://127.0.0.1:{pages}/metrics") as response:
             text = await response.read()
         size = server.rss_mib()
@@ -314,7 +279,7 @@ async def memory() -> AsyncIterator[Figure]:
         value=f"{size:.0f} MiB",
         aim="< 250 MiB",
         met=size < 250,
-        note=f"metrics page of {len(text) / 1e6:.1f} MB, {cost.cpu_ms:.2f} ms CPU for a request",
+        note=f"metrics page of {len(text) / 1e6:.1f} MB, {cpu_ms:.2f} ms CPU for a request",
     )
 
 

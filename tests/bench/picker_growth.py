@@ -19,18 +19,19 @@ import aiohttp
 import grpc
 
 from bench.figures import Figure, show
-from bench.picker import Part, part
+from bench.picker_parts import Part, part
 from inference_picker import wire
 from inference_picker._pb import ext_proc_pb2 as pb
 from inference_picker.messages import BodyMode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 STREAMS = 16
 MARKS = (20_000, 60_000, 100_000, 150_000, 200_000)
+SETTLED = 60_000
+"""By then the prefix index, which is bounded, is full, and every endpoint has its series."""
 MOST_GROWTH_MIB = 5.0
-"""From the first mark on: by then the prefix index, which is bounded, is full."""
 
 EVENT = b'data: {"model":"base","choices":[{"index":0,"delta":{"content":" a"}}]}\n\n'
 LAST = (
@@ -117,6 +118,19 @@ async def exchange(method: Any, number: int) -> None:
         pass
 
 
+async def requests_unlike(port: int, numbers: Iterable[int]) -> None:
+    """Requests of these numbers, several at a time."""
+    left = iter(numbers)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        method: Any = channel.stream_stream(f"/{wire.SERVICE}/{wire.METHOD}")
+
+        async def work() -> None:
+            for number in left:
+                await exchange(method, number)
+
+        await asyncio.gather(*(work() for _ in range(STREAMS)))
+
+
 async def measured(marks: Sequence[int]) -> tuple[list[Mark], float]:
     """What was seen at each mark, and requests in a second."""
     seen: list[Mark] = []
@@ -126,20 +140,11 @@ async def measured(marks: Sequence[int]) -> tuple[list[Mark], float]:
         aiohttp.ClientSession() as session,
     ):
         port, pages = json.loads(server.line)
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            method: Any = channel.stream_stream(f"/{wire.SERVICE}/{wire.METHOD}")
-            numbers = itertools.count()
-            for mark in marks:
-                left = iter(range(mark - (seen[-1].requests if seen else 0)))
-                await asyncio.gather(*(work(method, numbers, left) for _ in range(STREAMS)))
-                seen.append(await look(mark, server, session, pages))
-                print(seen[-1], flush=True)
+        for start, mark in itertools.pairwise((0, *marks)):
+            await requests_unlike(port, range(start, mark))
+            seen.append(await look(mark, server, session, pages))
+            print(seen[-1], flush=True)
     return seen, marks[-1] / (time.monotonic() - began)
-
-
-async def work(method: Any, numbers: itertools.count[int], left: Any) -> None:
-    for _ in left:
-        await exchange(method, next(numbers))
 
 
 async def look(mark: int, server: Part, session: aiohttp.ClientSession, pages: int) -> Mark:
@@ -156,7 +161,8 @@ async def main() -> None:
     parser.add_argument("--requests", type=int, default=MARKS[-1])
     options = parser.parse_args()
     seen, rate = await measured([each for each in MARKS if each <= options.requests])
-    first, last = seen[0], seen[-1]
+    first = next((each for each in seen if each.requests >= SETTLED), seen[0])
+    last = seen[-1]
     growth = last.rss_mib - first.rss_mib
     slope = 1024 * growth / max(1, (last.requests - first.requests) / 1000)
     figures = [
