@@ -57,7 +57,9 @@ async def test_a_step_waits_until_enough_requests_have_shown_its_split(
     async with Traffic(await scenario.address(), model="mymodel", rate=20) as traffic:
         await scenario.until_paused("chat", 50, timeout_s=180)
         assert len(traffic.failures) == 0
-        assert len(traffic.requests) >= 90
+        # 100 by Prometheus' increase(), which goes on as before for up to 1.1 intervals after the
+        # last of its two or more samples (promql/functions.go): at most 2.1 times as many.
+        assert traffic.sent >= 47
 
 
 async def test_without_requests_a_step_goes_on_after_the_timeout_and_says_so(

@@ -24,6 +24,7 @@ from inference_common.kube import (
 from support.cluster.layout import Layout
 from support.deployments import hash_addressed
 from support.repository import MANIFESTS
+from support.scenario import TIMEOUT_S
 
 if TYPE_CHECKING:
     from support.scenario import Object, Scenario
@@ -45,7 +46,7 @@ async def doctor(scenario: Scenario, *arguments: str) -> tuple[int, dict[str, Ob
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 90)
+    out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
     assert process.returncode is not None
     assert out, err.decode()
     found: dict[str, Object] = {}

@@ -30,7 +30,7 @@ async def test_repair_puts_an_edited_weight_back_within_seconds(scenario: Scenar
     await at_ten(scenario, "repair")
     await edit(scenario, 20, 80)
     await scenario.until_event("DriftRepaired", "commanded 10")
-    await scenario.until_weights("chat", {"chat-a": 90, "chat-b": 10}, timeout_s=20)
+    await scenario.until_weights("chat", {"chat-a": 90, "chat-b": 10})
 
 
 async def test_report_leaves_an_edited_weight_and_says_so(scenario: Scenario) -> None:

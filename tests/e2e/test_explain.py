@@ -16,7 +16,7 @@ import yaml
 
 from inference_common.kube import HTTPROUTE, POD, ROLLOUT, Resource
 from support.deployments import hash_addressed, lora_release, release_only
-from support.scenario import weights
+from support.scenario import TIMEOUT_S, weights
 
 if TYPE_CHECKING:
     from support.scenario import Object, Scenario
@@ -71,7 +71,7 @@ class Reader:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
         assert process.returncode is not None
         return process.returncode, out.decode(), err.decode()
 
@@ -112,7 +112,7 @@ async def test_a_canary_in_place_is_explained_without_a_single_write(
     expected = {"chat-a": 90, "chat-b": 10}
     assert column(found, "found") == column(found, "commanded") == column(found, "then") == expected
     # Its rights would not let it, but not even a try is in the audit log.
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(TIMEOUT_S):
         while not (  # noqa: ASYNC110
             asked := [e for e in scenario.cluster.audit(since=position) if e.user == reader.user]
         ):
@@ -133,6 +133,13 @@ async def test_a_share_that_waits_is_told_with_its_reason(
     [picker] = (await scenario.kube.list(POD, scenario.namespace, "app=picker"))["items"]
     await scenario.set_ready(picker["metadata"]["name"], ready=False)
     await scenario.argo("promote", "chat")
+    # An Event of that reason may be there from the beginning.
+    await scenario.until(
+        ROLLOUT,
+        "chat",
+        lambda obj: obj is not None and obj["status"].get("currentStepIndex") == 2,
+        what="the step of 50",
+    )
     await scenario.until_event("WaitingForPicker")
     code, found = await reader.document("chat")
     assert code == 1

@@ -59,13 +59,12 @@ async def test_two_foreign_deployments_are_shifted_by_a_release_rollout(
     }
     await scenario.apply(m.rollout("mymodel", release("mymodel-pool-v1"), config))
     await scenario.until_healthy("mymodel", timeout_s=180)
-    async with Traffic(await scenario.address(), model="mymodel", rate=15) as traffic:
+    async with Traffic(await scenario.address(), model="mymodel", rate=20) as traffic:
         await scenario.revise("mymodel", release("mymodel-pool-v2"))
         await scenario.until_paused("mymodel", 10, timeout_s=180)
         await scenario.until_accepted("inference-route")
-        window = await traffic.until_answers(200)
-        low, high = window.interval(DEEPSEEK, confidence=0.999)
-        assert low <= 0.1 <= high
+        window = await traffic.until_answers(300)
+        assert window.fits(DEEPSEEK, 0.1), window.counts()
         await scenario.argo("promote", "mymodel", "--full")
         await scenario.until_healthy("mymodel")
         await scenario.until_accepted("inference-route")

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from inference_common.errors import KubeError
 from inference_common.kube import GRPCROUTE, ROLLOUT, PatchKind
 from inference_common.names import COMMANDED_ANNOTATION
 from inference_common.watching import WatchCache
@@ -51,8 +52,14 @@ class GrpcGateway:
                 changed.clear()
                 await self._attentive.wait()
                 for route in cache.items():
-                    if not is_accepted(route):
+                    if is_accepted(route):
+                        continue
+                    try:
                         await self._accept(route)
+                    except KubeError:
+                        # Deleted meanwhile, or an API server that is too busy: look again.
+                        changed.set()
+                        await asyncio.sleep(0.2)
 
     async def _accept(self, route: Object) -> None:
         conditions = [

@@ -20,15 +20,15 @@ async def test_lora_canary_is_promoted_aborted_and_undone_without_a_failed_reque
     await lora(scenario, V1, V2)
     # The only target has everything, whatever its weight: nothing is written.
     await scenario.until_targets("loramodel", {V1: None})
-    async with Traffic(await scenario.address(), model="travelhelper", rate=15) as traffic:
+    async with Traffic(await scenario.address(), model="travelhelper", rate=20) as traffic:
         await traffic.until_answers(20)
         # A canary, taken back.
         await scenario.revise("travel-helper", lora_release(V2))
         await scenario.until_paused("travel-helper", 10, timeout_s=180)
         await scenario.until_targets("loramodel", {V1: 90, V2: 10})
-        window = await traffic.until_answers(200)
-        low, high = window.interval(V2, confidence=0.999)
-        assert low <= 0.1 <= high
+        await traffic.until_answered_by(V2)
+        window = await traffic.until_answers(300)
+        assert window.fits(V2, 0.1), window.counts()
         await scenario.argo("abort", "travel-helper")
         await scenario.until_targets("loramodel", {V1: 100})
         # The same again, to the end.
@@ -38,9 +38,9 @@ async def test_lora_canary_is_promoted_aborted_and_undone_without_a_failed_reque
         await scenario.argo("promote", "travel-helper")
         await scenario.until_paused("travel-helper", 50)
         await scenario.until_targets("loramodel", {V1: 50, V2: 50})
-        window = await traffic.until_answers(200)
-        low, high = window.interval(V2, confidence=0.999)
-        assert low <= 0.5 <= high
+        await traffic.until_answered_by(V2)
+        window = await traffic.until_answers(300)
+        assert window.fits(V2, 0.5), window.counts()
         await scenario.argo("promote", "travel-helper")
         await scenario.until_healthy("travel-helper")
         await scenario.until_targets("loramodel", {V2: 100})

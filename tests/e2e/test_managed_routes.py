@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import pytest
 from inference_common.kube import GRPCROUTE, HTTPROUTE, ROLLOUT
 from support import manifests as m
 from support.deployments import hash_addressed, served
-from support.scenario import is_accepted, weights
+from support.scenario import TIMEOUT_S, is_accepted, weights
 from support.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ HEADER: Object = {
 }
 PAUSE: Object = {"pause": {}}
 _ENDED = re.compile(r"^vllm:request_success_total\{.*\} ([0-9.e+]+)$", re.MULTILINE)
+_UNDER_WAY = re.compile(r"^vllm:num_requests_(?:running|waiting)\{.*\} ([0-9.e+]+)$", re.MULTILINE)
+STILL = 5
+"""Equal counts, .2 s apart, that show that nothing is under way."""
 
 
 def mirror(percentage: int) -> Object:
@@ -61,19 +65,42 @@ async def until_step(scenario: Scenario, index: int) -> None:
     await scenario.until(ROLLOUT, "chat", waits, what=f"a pause at step {index}")
 
 
-async def requests_at(scenario: Scenario, pod_template_hash: str) -> int:
-    """Requests that the pods of one revision have ended, by their own metrics."""
-    total = 0.0
+async def requests_at(scenario: Scenario, pod_template_hash: str, at_least: int = 0) -> int:
+    """Requests that the pods of one revision have ended, by their own metrics.
+
+    Once these are that many, and none is under way: copies are answered when they are, whatever
+    the clients have by then.
+    """
+    still, before = 0, -1
+    async with asyncio.timeout(TIMEOUT_S):
+        while still < STILL:
+            ended, under_way = await counted(scenario, pod_template_hash)
+            quiet = ended == before and not under_way and ended >= at_least
+            still, before = still + 1 if quiet else 0, ended
+            await asyncio.sleep(0.2)
+    return before
+
+
+async def counted(scenario: Scenario, pod_template_hash: str) -> tuple[int, int]:
+    """Requests that the pods have ended, and those that they run or keep waiting."""
+    pages = []
     async with aiohttp.ClientSession() as session:
         for pod in await scenario.pods_of(pod_template_hash):
             url = f"http://{pod['status']['podIP']}:{m.MODEL_PORT}/metrics"
             async with session.get(url) as answer:
-                page = await answer.text()
-            found = re.findall(
-                r"^vllm:request_success_total\{.*\} ([0-9.e+]+)$", page, re.MULTILINE
-            )
-            total += sum(map(float, found))
-    return int(total)
+                pages.append(await answer.text())
+    ended, under_way = (
+        sum(int(float(value)) for page in pages for value in pattern.findall(page))
+        for pattern in (_ENDED, _UNDER_WAY)
+    )
+    return ended, under_way
+
+
+async def ask(address: str, count: int) -> Traffic:
+    """So many requests, each answered before this returns."""
+    async with Traffic(address, model="mymodel", concurrency=8, max_requests=count) as traffic:
+        await traffic.until_answers(count)
+    return traffic
 
 
 async def test_requests_with_the_header_go_to_the_canary_until_promotion_and_until_abort(
@@ -138,32 +165,30 @@ async def test_mirrored_requests_arrive_at_the_canary_and_clients_see_only_stabl
     )
     await scenario.until_healthy("chat")
     await scenario.until_accepted("chat")
-    async with Traffic(await scenario.address(), model="mymodel", rate=15) as traffic:
-        await scenario.revise("chat", m.pod_template(m.simulated_vllm("v2"), labels=labels))
-        await until_step(scenario, 2)
-        await until_rules(scenario, "shadow", "")
-        canary = (await scenario.hashes("chat"))["current"]
-        before = await requests_at(scenario, canary)
-        await traffic.until_answers(100)
-        copies = await requests_at(scenario, canary) - before
-        # Between the marks some requests more than those 100 were answered, or were in flight.
-        assert 25 <= copies <= 85
-        await scenario.argo("promote", "chat")
-        await until_step(scenario, 4)
-        await until_rules(scenario, "")
-        await traffic.until_answers(20)
-        before = await requests_at(scenario, canary)
-        await traffic.until_answers(40)
-        assert await requests_at(scenario, canary) == before
-        await scenario.argo("promote", "chat")
-        await until_step(scenario, 6)
-        await until_rules(scenario, "shadow", "")
-        await traffic.until_answers(40)
-        assert await requests_at(scenario, canary) - before >= 35
-        await scenario.argo("abort", "chat")
-        await until_rules(scenario, "")
-    assert {request.version for request in traffic.requests} == {"v1"}
-    assert traffic.failures == []
+    address = await scenario.address()
+    await scenario.revise("chat", m.pod_template(m.simulated_vllm("v2"), labels=labels))
+    await until_step(scenario, 2)
+    await until_rules(scenario, "shadow", "")
+    canary = (await scenario.hashes("chat"))["current"]
+    half = await ask(address, 200)
+    # Five standard deviations of 7.1 around 100, and as many copies as there are by then.
+    copies = await requests_at(scenario, canary, at_least=62)
+    assert copies <= 138
+    await scenario.argo("promote", "chat")
+    await until_step(scenario, 4)
+    await until_rules(scenario, "")
+    none = await ask(address, 40)
+    assert await requests_at(scenario, canary) == copies
+    await scenario.argo("promote", "chat")
+    await until_step(scenario, 6)
+    await until_rules(scenario, "shadow", "")
+    every = await ask(address, 40)
+    assert await requests_at(scenario, canary, at_least=copies + 40) == copies + 40
+    await scenario.argo("abort", "chat")
+    await until_rules(scenario, "")
+    for traffic in (half, none, every):
+        assert {request.version for request in traffic.requests} == {"v1"}
+        assert traffic.failures == []
 
 
 async def test_a_grpc_route_beside_the_http_route_gets_the_rule_too(scenario: Scenario) -> None:

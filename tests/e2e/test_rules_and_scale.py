@@ -33,7 +33,9 @@ async def scale(scenario: Scenario, replicas: int) -> None:
     def scaled(obj: Object | None) -> bool:
         # The canary's one pod at 10 % comes on top where there is no room for it.
         wanted = {replicas, replicas + 1}
-        return obj is not None and is_observed(obj) and obj["status"]["availableReplicas"] in wanted
+        if obj is None or not is_observed(obj):
+            return False
+        return obj["status"].get("availableReplicas") in wanted
 
     await scenario.kube.patch(
         ROLLOUT,

@@ -14,7 +14,7 @@ from inference_common.kube import HTTPROUTE, PatchKind, Resource
 from support import manifests as m
 from support.deployments import APP, POOLS, hash_addressed
 from support.history import History
-from support.scenario import weights
+from support.scenario import TIMEOUT_S, weights
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -144,7 +144,7 @@ class Refusal:
         kube = self.scenario.kube
         await kube.create(POLICY, {"metadata": {"name": self.name}, "spec": policy})
         await kube.create(BINDING, {"metadata": {"name": self.name}, "spec": binding})
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(TIMEOUT_S):
             # The API server takes policies in with a delay, and tells nobody when it has.
             while not await self._is_in_effect(route):  # noqa: ASYNC110 - there is no watch
                 await asyncio.sleep(0.1)

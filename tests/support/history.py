@@ -14,7 +14,7 @@ from inference_common.kube import HTTPROUTE, INFERENCEMODEL, INFERENCEPOOL, POD,
 from inference_common.pods import is_member, is_ready
 from inference_common.pools import selector_of
 from inference_common.watching import WatchCache, version_of
-from support.scenario import is_accepted
+from support.scenario import TIMEOUT_S, is_accepted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +31,7 @@ class History:
 
     def __init__(self, scenario: Scenario) -> None:
         """Describe what is recorded: routes, models, pools and pods of the namespace."""
+        self._scenario = scenario
         self._events: list[tuple[int, str, str, Object]] = []
         self._caches = [WatchCache(scenario.kube, kind, scenario.namespace) for kind in _RECORDED]
 
@@ -44,8 +45,30 @@ class History:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for cache in self._caches:
-            await cache.stop()
+        try:
+            for cache in self._caches:
+                await self._caught_up(cache)
+        finally:
+            for cache in self._caches:
+                await cache.stop()
+
+    async def _caught_up(self, cache: WatchCache) -> None:
+        """Return once the watch has told all that there is now: others may have told it before."""
+        found = await self._scenario.kube.list(cache.resource, self._scenario.namespace)
+        there = {obj["metadata"]["name"]: version_of(obj) for obj in found["items"]}
+        listed_at = int(found["metadata"]["resourceVersion"])
+
+        def told(cache: WatchCache) -> bool:
+            seen: dict[str, int] = {}
+            for version, _, kind, obj in self._events:
+                if kind == cache.resource.kind:
+                    seen[obj["metadata"]["name"]] = version
+            known = {obj["metadata"]["name"]: version_of(obj) for obj in cache.items()}
+            return all(seen.get(name, -1) >= at for name, at in there.items()) and all(
+                name in there or at > listed_at for name, at in known.items()
+            )
+
+        await cache.until(told, TIMEOUT_S)
 
     def states(self) -> Iterator[State]:
         """The namespace after each change, by (kind, name); the first one is how it began."""

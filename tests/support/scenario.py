@@ -340,7 +340,10 @@ class Scenario:
 
     async def until_no_pods(self, pod_template_hash: str) -> None:
         """Return when the revision has no pods any more."""
-        selector = f"{HASH_LABEL}={pod_template_hash}"
+        await self.until_gone(f"{HASH_LABEL}={pod_template_hash}")
+
+    async def until_gone(self, selector: str) -> None:
+        """Return when no pods have these labels any more."""
         async with WatchCache(self.kube, POD, self.namespace, selector) as cache:
             await cache.synced()
             await cache.until(lambda pods: len(pods) == 0, TIMEOUT_S)

@@ -50,7 +50,7 @@ class Traffic:
         path: str = "/v1/chat/completions",
         max_tokens: int = 24,
         headers: Mapping[str, str] | None = None,
-        request_timeout_s: float = 60.0,
+        request_timeout_s: float = 180.0,
         max_requests: int = MAX_REQUESTS,
         max_seconds: float = MAX_SECONDS,
     ) -> None:
@@ -104,6 +104,11 @@ class Traffic:
             self._session = None
 
     @property
+    def sent(self) -> int:
+        """How many requests have begun."""
+        return self._numbers
+
+    @property
     def requests(self) -> list[Request]:
         """All finished requests, by start."""
         return [self._finished[number] for number in sorted(self._finished)]
@@ -136,6 +141,20 @@ class Traffic:
         wanted = range(self._marked, self._marked + count)
         await self._until(lambda: all(number in self._finished for number in wanted), timeout_s)
         return Window([self._finished[number] for number in wanted])
+
+    async def until_answered_by(self, name: str, timeout_s: float = 180.0) -> None:
+        """Mark, and return once a version or an adapter has answered a request that came later."""
+        self.mark()
+        await self._until(lambda: self.window().share(name) > 0, timeout_s)
+
+    async def until_only(self, name: str, count: int, timeout_s: float = 180.0) -> None:
+        """Return once a version or an adapter alone has answered ``count`` requests running.
+
+        For what no acknowledgement tells: when a picker has taken in another target.
+        """
+        async with asyncio.timeout(timeout_s):
+            while (await self.until_answers(count, timeout_s)).shares() != {name: 1.0}:
+                pass
 
     async def _until(self, condition: Callable[[], bool], timeout_s: float) -> None:
         try:

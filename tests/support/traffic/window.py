@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import collections
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from support.traffic.records import Request
+
+CERTAIN: Final = 1 - 1e-7
+"""How rarely chance alone may fail a test of a share that is drawn at random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,14 @@ class Window:
     def share(self, name: str) -> float:
         """Share of one version or adapter, 0.0 where it gave no answer."""
         return self.shares().get(name, 0.0)
+
+    def fits(self, name: str, share: float, confidence: float = CERTAIN) -> bool:
+        """Whether the answers are as likely as not those of a version with that share.
+
+        30 of 300 fit any share from 3.2 to 21.8 per cent, 150 any from 34.9 to 65.1.
+        """
+        low, high = self.interval(name, confidence)
+        return low <= share <= high
 
     def interval(self, name: str, confidence: float = 0.95) -> tuple[float, float]:
         """Exact (Clopper-Pearson) interval of a share; (0, 1) without answers."""

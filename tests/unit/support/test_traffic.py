@@ -201,6 +201,25 @@ async def test_a_mark_begins_a_new_window() -> None:
     assert before + 3 <= len(traffic.requests)
 
 
+async def test_a_change_is_awaited_by_who_answers() -> None:
+    """The version changes with the 30th request; nothing but the answers tells."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        question = (await request.json())["messages"][0]["content"]
+        late = int(question.rpartition(" ")[2].rstrip(")")) >= 30
+        name = "new" if late else "old"
+        return await streaming(event("x", system_fingerprint=name), DONE)(request)
+
+    async with server(handle) as url, Traffic(url, model="m", concurrency=1) as traffic:
+        await traffic.until_answered_by("new")
+        assert traffic.sent > 30
+    async with server(handle) as url, Traffic(url, model="m", concurrency=1) as traffic:
+        await traffic.until_only("new", 8)
+        assert traffic.sent >= 38
+        with pytest.raises(TimeoutError):
+            await traffic.until_only("old", 8, timeout_s=0.05)
+
+
 async def test_waiting_in_vain_says_what_was_seen() -> None:
     gate = asyncio.Event()
 
@@ -236,6 +255,19 @@ def test_intervals_are_exact() -> None:
     requests = [answer(n, "v2" if n < 10 else "v1") for n in range(100)]
     low, high = Window(requests).interval("v2")
     assert (low, high) == pytest.approx((0.04900, 0.17622), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high"), [pytest.param(30, 3.2, 21.8), pytest.param(150, 34.9, 65.1)]
+)
+def test_a_window_fits_what_chance_may_make_of_it_once_in_ten_million(
+    count: int, low: float, high: float
+) -> None:
+    """Limits by scipy.stats.binomtest(count, 300).proportion_ci(1 - 1e-7)."""
+    window = Window([answer(n, "v2" if n < count else "v1") for n in range(300)])
+    fitting = [share for share in range(1000) if window.fits("v2", share / 1000)]
+    assert fitting[0] / 10 == pytest.approx(low, abs=0.11)
+    assert fitting[-1] / 10 == pytest.approx(high, abs=0.11)
 
 
 def test_a_version_without_answers_has_an_interval_from_zero() -> None:
