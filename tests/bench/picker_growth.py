@@ -160,7 +160,8 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--requests", type=int, default=MARKS[-1])
     options = parser.parse_args()
-    seen, rate = await measured([each for each in MARKS if each <= options.requests])
+    marks = [*(each for each in MARKS if each < options.requests), options.requests]
+    seen, rate = await measured(marks)
     first = next((each for each in seen if each.requests >= SETTLED), seen[0])
     last = seen[-1]
     growth = last.rss_mib - first.rss_mib
