@@ -15,6 +15,7 @@ import yaml
 from inference_common.kube import INFERENCEPOOL_X
 from inference_picker import wire
 from support import manifests
+from support.picker_rig import RECOMMENDED, envoy_server
 from support.served_picker import Served, picked, served
 
 if TYPE_CHECKING:
@@ -105,33 +106,53 @@ def flags(scenario: Scenario, kubeconfig: Path | str) -> tuple[str, ...]:
     )
 
 
-def pod() -> dict[str, Any]:
+def pod(container: dict[str, Any] | None = None) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "a", "labels": LABELS},
-        "spec": {"containers": [manifests.noop()], "terminationGracePeriodSeconds": 0},
+        "spec": {
+            "containers": [container or manifests.noop()],
+            "terminationGracePeriodSeconds": 0,
+        },
     }
+
+
+async def answered(url: str) -> int:
+    """Status of one request through the gateway."""
+    body = {"model": "mymodel", "prompt": "Where to?", "max_tokens": 2}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/v1/completions", json=body) as response,
+    ):
+        await response.read()
+        return response.status
 
 
 async def test_without_the_api_server_picks_go_on_and_the_picker_says_so(
     scenario: Scenario, tmp_path: Path
 ) -> None:
-    await scenario.apply(manifests.pool("pool", LABELS, resource=INFERENCEPOOL_X), pod())
+    server = pod(manifests.simulated_vllm("one"))
+    await scenario.apply(manifests.pool("pool", LABELS, resource=INFERENCEPOOL_X), server)
     async with (
         way_of(scenario.cluster, tmp_path) as (way, kubeconfig),
         served(*flags(scenario, kubeconfig)) as picker,
         grpc.aio.insecure_channel(picker.address) as channel,
+        envoy_server(
+            tmp_path, int(picker.address.rpartition(":")[2]), RECOMMENDED, tls=False
+        ) as url,
     ):
         method: Any = channel.stream_stream(f"/{wire.SERVICE}/{wire.METHOD}")
         await picker.until_status("readyz", 200)
         before = await picked(method)
+        assert await answered(url) == 200
         assert await staleness_s(picker) == 0
 
         await way.cut()
         await until_stale(picker, lambda seconds: seconds > 0)
 
         assert await picked(method) == before
+        assert await answered(url) == 200
         status, text = await page(picker, "readyz")
         assert status == 200
         assert "the API server is away" in text
@@ -139,6 +160,7 @@ async def test_without_the_api_server_picks_go_on_and_the_picker_says_so(
         await way.mend()
         await until_stale(picker, lambda seconds: seconds == 0)
         assert await picked(method) == before
+        assert await answered(url) == 200
 
 
 async def test_a_pool_that_is_deleted_makes_the_picker_unready_until_it_is_back(
