@@ -19,6 +19,7 @@ from support.cluster.process import spawn
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from support.cluster.component import Component
     from support.cluster.layout import Layout
@@ -107,7 +108,7 @@ class Supervisor:
                 log=self._layout.log(name),
             )
             child.restarts += 1
-            self._layout.pid_file(name).write_text(f"{child.process.pid}\n")
+            _replace(self._layout.pid_file(name), f"{child.process.pid}\n")
             self._write_status()
             code = await exit_code(child.process)
             child.process = None
@@ -142,14 +143,19 @@ class Supervisor:
             }
             for name, child in self._children.items()
         }
-        temporary = self._layout.status.with_suffix(".new")
-        temporary.write_text(json.dumps(status, indent=2))
-        temporary.rename(self._layout.status)
+        _replace(self._layout.status, json.dumps(status, indent=2))
 
     def _log_tail(self, name: str) -> str:
         log = self._layout.log(name)
         lines = log.read_text(errors="replace").splitlines()[-_LOG_TAIL:]
         return f"; the end of {log}:\n" + "\n".join(lines)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file that others read at any time: they see the old text or the new one."""
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text)
+    temporary.rename(path)
 
 
 async def exit_code(process: subprocess.Popen[bytes]) -> int:
