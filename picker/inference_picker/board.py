@@ -312,8 +312,9 @@ class Board:
         self._adapters_waiting[row] = readings.adapters_waiting
         self._max_adapters[row] = readings.max_adapters or 0
         tokens = readings.kv_tokens
-        if tokens and tokens != self._kv_tokens[row]:
+        if tokens:
             self._kv_tokens[row] = tokens
+            # How many tokens a block has is learned, so its size in blocks changes.
             self._index.limit(row, int(tokens * self._estimates.bytes_per_token) // BLOCK_BYTES)
 
     def set_health(self, address: str, health: float) -> None:

@@ -51,7 +51,7 @@ class Setting:
     scrape_s: float = 0.05
     """Seconds between two reads of a pod's metrics; each pod has its own phase."""
     watch_share: float = 1.0
-    """Share of requests whose first token the picker sees."""
+    """Share of requests whose first token and usage the picker sees."""
     misset: float = 1.0
     """Factor on every constant that the scheduler starts from: tokens per byte, prefill rate,
     length of answers."""
@@ -90,6 +90,10 @@ def replay(
 ) -> Result:
     """Run the whole trace; the pods drain at the end. ``index`` is the scheduler's, empty."""
     return _Replay(profile, setting, index).run(trace, warmup_s)
+
+
+def _size(request: TracedRequest) -> int:
+    return request.prompt_tokens * BLOCK_BYTES // BLOCK_TOKENS
 
 
 class _Replay:
@@ -143,9 +147,7 @@ class _Replay:
 
     def _arrive(self, request: TracedRequest, at: float) -> None:
         setting, scheduler = self._setting, self._scheduler
-        prompt = Prompt(
-            size=request.prompt_tokens * BLOCK_BYTES // BLOCK_TOKENS, blocks=request.blocks
-        )
+        prompt = Prompt(size=_size(request), blocks=request.blocks)
         among, sample = self._divide(request, at)
         if sample is Sample.BACKGROUND and setting.canary is not None and setting.canary.alone:
             return
@@ -201,12 +203,15 @@ class _Replay:
             if watched:
                 flight.first_byte(at)
         for run in outcome.ended:
-            self._flights.pop(run)[0].land()
+            flight, watched = self._flights.pop(run)
+            flight.land()
             self._scheduler.succeeded(self._addresses[pod])
-            request = run.request
-            self._scheduler.estimates.saw_usage(
-                prompt_bytes=0, prompt_tokens=None, output_tokens=request.output_tokens
-            )
+            if watched:
+                self._scheduler.estimates.saw_usage(
+                    prompt_bytes=_size(run.request),
+                    prompt_tokens=run.request.prompt_tokens,
+                    output_tokens=run.request.output_tokens,
+                )
         self._plan(pod)
 
     def _plan(self, pod: int) -> None:

@@ -145,6 +145,23 @@ def test_the_pool_may_grow_to_any_size() -> None:
     assert in_flight(board) == [0] * 1001
 
 
+def test_a_cache_holds_more_blocks_once_a_token_is_known_to_have_more_bytes() -> None:
+    # 256 tokens are 4 blocks of 256 bytes at 4 bytes a token, and 8 at 8.
+    index, estimates = PrefixIndex(), Estimates()
+    board = Board(index, estimates)
+    board.sync(make_snapshot([A]))
+    page = Readings(kv_blocks=16, block_size=16)
+
+    board.note_readings(A.address, page, at=0)
+    board.take_off(A.address, blocks=tuple(range(20)))
+    assert len(index) == 4
+
+    estimates.bytes_per_token = 8.0
+    board.note_readings(A.address, page, at=1)
+    board.take_off(A.address, blocks=tuple(range(20)))
+    assert len(index) == 8
+
+
 def test_a_cached_prefix_is_seen_on_the_pod_that_has_it() -> None:
     board = make_board()
     board.take_off(B.address, blocks=(1, 2, 3))
