@@ -8,6 +8,7 @@ written here, as is the routes'.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -27,10 +28,11 @@ from inference_common.kube import (
     Resource,
 )
 from inference_common.names import HASH_LABEL, PLUGIN_NAME
+from inference_common.watching import WatchCache
 from support import manifests as m
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
 Object = dict[str, Any]
 SPACE: Final = "bench-fleet"
@@ -82,21 +84,45 @@ class Fleet:
         chosen = self.members if members is None else members
         await _bounded(self._accept(member.name) for member in chosen)
 
-    async def patch_times(self, workers: int) -> list[float]:
-        """Seconds that the API server takes to patch each route, some at once, by workers."""
-        left = [member.name for member in self.members]
+    async def patch_times(self, workers: int, due: Sequence[float]) -> list[float]:
+        """Seconds that the API server takes to patch routes in turn, some at once, by workers.
+
+        ``due`` are the times of the patches, in seconds from now.
+        """
         seconds: list[float] = []
+        left = list(enumerate(due))[::-1]
+        start = time.perf_counter()
 
         async def worker() -> None:
             while left:
-                name = left.pop()
+                at, due_s = left.pop()
+                name = self.members[at % len(self.members)].name
+                await asyncio.sleep(start + due_s - time.perf_counter())
                 change = {"metadata": {"annotations": {"example.com/at": str(time.time())}}}
-                start = time.perf_counter()
+                begun = time.perf_counter()
                 await self._kube.patch(HTTPROUTE, name, change, SPACE, kind=PatchKind.MERGE)
-                seconds.append(time.perf_counter() - start)
+                seconds.append(time.perf_counter() - begun)
 
         await asyncio.gather(*(worker() for _ in range(workers)))
         return seconds
+
+    @contextlib.asynccontextmanager
+    async def gateway(self) -> AsyncIterator[None]:
+        """Accept each route as soon as it has changed, as a gateway's controller does."""
+        busy: set[asyncio.Task[None]] = set()
+
+        def on_change(_: str, route: Object) -> None:
+            if _accepted(route) != route["metadata"]["generation"]:
+                task = asyncio.get_running_loop().create_task(self._accept_now(route))
+                busy.add(task)
+                task.add_done_callback(busy.discard)
+
+        cache = WatchCache(self._kube, HTTPROUTE, SPACE)
+        cache.subscribe(on_change)
+        async with cache:
+            yield
+            while busy:
+                await asyncio.gather(*busy)
 
     async def _member(self, number: int) -> Member:
         name = f"chat-{number:04d}"
@@ -162,7 +188,9 @@ class Fleet:
         await self._status(POD, name, status)
 
     async def _accept(self, name: str) -> None:
-        route = await self._kube.get(HTTPROUTE, name, SPACE)
+        await self._accept_now(await self._kube.get(HTTPROUTE, name, SPACE))
+
+    async def _accept_now(self, route: Object) -> None:
         conditions = [
             {
                 "type": kind,
@@ -179,7 +207,7 @@ class Fleet:
             "controllerName": "example.com/bench",
             "conditions": conditions,
         }
-        await self._status(HTTPROUTE, name, {"parents": [parent]})
+        await self._status(HTTPROUTE, route["metadata"]["name"], {"parents": [parent]})
 
     async def _status(self, resource: Resource, name: str, status: Object) -> Object:
         return await self._kube.patch(
@@ -210,6 +238,15 @@ def plugin_config(rollout: Object) -> Object:
     routing = rollout["spec"]["strategy"]["canary"]["trafficRouting"]
     config: Object = routing["plugins"][PLUGIN_NAME]
     return config
+
+
+def _accepted(route: Object) -> int:
+    """The generation that the gateway has accepted, -1 for none."""
+    parents = (route.get("status") or {}).get("parents") or []
+    return min(
+        (int(each["observedGeneration"]) for one in parents for each in one["conditions"]),
+        default=-1,
+    )
 
 
 async def _bounded(calls: Iterable[Awaitable[Any]]) -> list[Any]:
