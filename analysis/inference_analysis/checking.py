@@ -16,7 +16,12 @@ from inference_analysis.schema import CellsDocument
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pydantic_core import ErrorDetails
+
     from inference_analysis.schema import HistogramDocument, PodDocument, PolicyDocument
+
+_LONGEST_FOUND = 60
+"""Characters of what was found that an error quotes."""
 
 
 def parse(content: bytes | str, *, stable_only: bool = False) -> CellsDocument:
@@ -33,7 +38,7 @@ def parse(content: bytes | str, *, stable_only: bool = False) -> CellsDocument:
     except ValueError as error:
         if not isinstance(error, ValidationError):
             raise InputError(f"(file): Invalid JSON: {error}") from error
-        raise InputError(*(_problem(e["loc"], e["msg"]) for e in error.errors())) from error
+        raise InputError(*(_problem(e["loc"], _words(e)) for e in error.errors())) from error
     problems = [
         *_policy_problems(document.policy),
         *_grid_problems(document),
@@ -50,8 +55,17 @@ def parse(content: bytes | str, *, stable_only: bool = False) -> CellsDocument:
 
 def _refused(constant: str) -> float:
     """Raise ValueError: JSON has no NaN and no infinity."""
-    message = f"{constant} is no number"
+    message = f"{constant} is no number. Write null where a value is missing"
     raise ValueError(message)
+
+
+def _words(error: ErrorDetails) -> str:
+    """What is wrong, with what was found or the remedy."""
+    if error["type"] == "extra_forbidden":
+        return "no such field. Check its spelling, or drop it"
+    found = error["input"]
+    plain = isinstance(found, int | float | str) and len(str(found)) <= _LONGEST_FOUND
+    return f"{error['msg']} (found {found!r})" if plain else error["msg"]
 
 
 def _problem(location: Sequence[int | str], message: str) -> str:

@@ -105,6 +105,12 @@ async def test_captured_cells_give_the_right_verdict(
     ]
     assert [code for code, _, _ in again] == [0, 0, 0]
     assert len({text for _, text, _ in again}) == 1
+    # One command replays the past rollout as two did.
+    looks = ("replay", "--looks", "2", "--json")
+    piped = await analysis(*looks, "-", stdin=again[0][1])
+    direct = await analysis(*looks, *options(scenario, hashes, policy), "--end", end)
+    assert direct[:2] == piped[:2]
+    assert direct[0] in codes, direct
     # Stable's history alone is what `calibrate` takes, and no verdict.
     history = [*options(scenario, hashes, policy), "--end", end, "--stable-only"]
     code, text, notes = await analysis("capture", *history)

@@ -41,14 +41,21 @@ BAD: list[tuple[str, Callable[[Any], object], str]] = [
     (
         "other-version",
         lambda c: put(c, "schema", "inference-rollouts.io/analysis-cells/v2"),
-        "schema: Input should be 'inference-rollouts.io/analysis-cells/v1'",
+        (
+            "schema: Input should be 'inference-rollouts.io/analysis-cells/v1' "
+            "(found 'inference-rollouts.io/analysis-cells/v2')"
+        ),
     ),
-    ("unknown-field", lambda c: put(c, "colour", 1), "colour: Extra inputs are not permitted"),
+    (
+        "unknown-field",
+        lambda c: put(c, "colour", 1),
+        "colour: no such field. Check its spelling, or drop it",
+    ),
     ("no-look", lambda c: c.pop("look"), "look: Field required"),
     (
         "fraction-over-one",
         lambda c: put(c["look"], "fraction", 1.2),
-        "look.fraction: Input should be less than or equal to 1",
+        "look.fraction: Input should be less than or equal to 1 (found 1.2)",
     ),
     (
         "primary-over-family",
@@ -109,7 +116,7 @@ BAD: list[tuple[str, Callable[[Any], object], str]] = [
     (
         "unknown-arm",
         lambda c: put(pod(c), "arm", "baseline"),
-        "pods[0].arm: Input should be 'canary' or 'stable'",
+        "pods[0].arm: Input should be 'canary' or 'stable' (found 'baseline')",
     ),
     (
         "short-column",
@@ -124,7 +131,10 @@ BAD: list[tuple[str, Callable[[Any], object], str]] = [
     (
         "negative-bucket",
         lambda c: put(ttft(c)["buckets"][2], 4, -3),
-        "pods[0].histograms.ttft.buckets[2][4]: Input should be greater than or equal to 0",
+        (
+            "pods[0].histograms.ttft.buckets[2][4]: Input should be greater than or equal to 0 "
+            "(found -3)"
+        ),
     ),
     (
         "cumulated-buckets",
@@ -163,7 +173,7 @@ BAD: list[tuple[str, Callable[[Any], object], str]] = [
     (
         "score-above-one",
         lambda c: put(c["prompts"][0], "canary", [1.5]),
-        "prompts[0].canary[0]: Input should be less than or equal to 1",
+        "prompts[0].canary[0]: Input should be less than or equal to 1 (found 1.5)",
     ),
 ]
 
