@@ -33,6 +33,8 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if name.startswith(("KUBE", "POD_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
+    # It would outlast the test, and write for the next ones to a stream that is closed by then.
+    monkeypatch.setattr("inference_common.logs.configure_logging", lambda *_, **__: None)
     return tmp_path
 
 
