@@ -405,6 +405,8 @@ def main() -> int:
     parser.add_argument("--watch-share", type=float, default=0.05, help=argparse.SUPPRESS)
     parser.add_argument("--pick-log", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    # As Ctrl-C does: the servers end with the bench.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if options.serve:
             configure_logging("picker", json=True, level="error")
