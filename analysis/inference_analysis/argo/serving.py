@@ -1,9 +1,9 @@
 """The endpoint of Argo's Web provider: one POST a measurement, one JSON object back.
 
 A measurement that must wait for its look is told ``wait``; the template counts that as a success.
-The last one has nothing after it: while it waits, for Prometheus, answers or a person, it is an
-HTTP error (503), which Argo Rollouts asks again. So is an API server that does not answer. What
-cannot be judged is ``pause``, so that no fault of ours aborts a Rollout.
+The last one has nothing after it: while it, or any from the look's time on, waits for Prometheus,
+answers or a person, it is an HTTP error (503), which Argo Rollouts asks again. So is an API server
+that does not answer. What cannot be judged is ``pause``, so that no fault of ours aborts a Rollout.
 """
 
 from __future__ import annotations
@@ -141,14 +141,19 @@ async def _answer(
         pinned=pinned,
         probes=probes,
     )
+    now_s = time.time()
     measurement = web_measurement(run, question.metric)
-    if measurement.last and not measurement.repeatable:
+    due = analysis.subject.created_s + analysis.settings.look.after
+    # Argo may count by an older status than the one that was read here, and take a success for the
+    # last one: from the look's time on there is none without a verdict.
+    closing = not analysis.subject.background and (measurement.last or now_s >= due)
+    if closing and not measurement.repeatable:
         settings = analysis.settings.model_copy(update={"max_wait": 0.0, "retry_for": 0.0})
         analysis = dataclasses.replace(analysis, settings=settings, asked_again=False)
-    entry = await analysis.advance(time.time())
+    entry = await analysis.advance(now_s)
     if entry is not None:
         return _said(_ACTIONS[entry.outcome], entry.lines, entry)
-    if not measurement.last:
+    if not closing:
         return _said("wait", [])
     if measurement.repeatable:
         return {}
