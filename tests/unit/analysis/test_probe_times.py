@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inference_analysis import checking
-from inference_analysis.argo.books import Book, read_book, written_book
+from inference_analysis.argo.books import Book, ProbeTimes, read_book, written_book
 from inference_analysis.prompts.probe_times import without_probes
 from inference_analysis.prompts.scored_cells import with_scores
 from support.analysis_simulation import Fleet, cells
@@ -76,8 +76,10 @@ def test_scores_leave_out_the_windows_of_their_probe(tmp_path: Path) -> None:
 
 
 def test_a_book_keeps_the_times_of_probes_once() -> None:
-    book = Book().with_probes([(1.5, 2.5)])
+    first = ProbeTimes(ended=((1.5, 2.5),))
+    book = Book().with_probes(first, 3.0)
     again = read_book(written_book({}, "k.json", book), "k.json")
     assert again.probes == [(1.5, 2.5)]
-    assert again.with_probes([(1.5, 2.5)]) is again
-    assert again.with_probes([(0.0, 1.0), (1.5, 2.5)]).probes == [(0.0, 1.0), (1.5, 2.5)]
+    assert again.with_probes(first, 4.0) is again
+    earlier = ProbeTimes(ended=((0.0, 1.0), (1.5, 2.5)))
+    assert again.with_probes(earlier, 4.0).probes == [(0.0, 1.0), (1.5, 2.5)]
