@@ -8,11 +8,12 @@ import numpy as np
 from scipy.special import ndtr
 
 if TYPE_CHECKING:
-    from inference_analysis.observations import Histogram, Observations
+    from inference_analysis.observations import BoolArray, Histogram, Observations
 
 _Z99 = 2.3263478740408408
 """Kayenta's confidence level of .98, two-sided."""
 _TOLERANCE = 0.25
+_LEVEL = 0.05
 
 
 def mann_whitney_p(data: Observations, histogram: Histogram) -> float:
@@ -29,24 +30,31 @@ def mann_whitney_p(data: Observations, histogram: Histogram) -> float:
     return float(ndtr(-(u - n * m / 2.0) / np.sqrt(variance)))
 
 
+def bucket_quantile(histogram: Histogram, cells: BoolArray, share: float) -> float:
+    """A quantile as Prometheus' histogram_quantile reads it: linear within its bucket."""
+    per_bucket = histogram.buckets[cells].sum(axis=0).astype(float)
+    below = np.cumsum(per_bucket)
+    rank = share * below[-1]
+    bucket = int(np.searchsorted(below, rank))
+    if bucket >= len(histogram.le):
+        return float(histogram.le[-1])
+    low = histogram.le[bucket - 1] if bucket else 0.0
+    inside = (rank - (below[bucket - 1] if bucket else 0.0)) / per_bucket[bucket]
+    return float(low + (histogram.le[bucket] - low) * inside)
+
+
 def ratio_gate_fails(data: Observations, histogram: Histogram) -> bool:
     """ "p99 ratio > 1.10" over 5-minute ranges, 12 measurements, failureLimit 2."""
-
-    def p99(arm: np.ndarray, begin: int, end: int) -> float:
-        per_bucket = histogram.buckets[arm, begin:end].sum(axis=(0, 1)).astype(float)
-        below = np.cumsum(per_bucket)
-        rank = 0.99 * below[-1]
-        bucket = int(np.searchsorted(below, rank))
-        if bucket >= len(histogram.le):
-            return float(histogram.le[-1])
-        low = histogram.le[bucket - 1] if bucket else 0.0
-        inside = (rank - (below[bucket - 1] if bucket else 0.0)) / per_bucket[bucket]
-        return float(low + (histogram.le[bucket] - low) * inside)
-
-    width = data.start_s.size
-    ends = np.linspace(5, width, 12).round().astype(int)
-    above = [p99(data.canary, e - 5, e) > 1.1 * p99(~data.canary, e - 5, e) for e in ends]
-    return sum(above) > 2
+    times = np.arange(data.start_s.size)
+    above = 0
+    for end in np.linspace(5, data.start_s.size, 12).round().astype(int):
+        seen = (times >= end - 5) & (times < end)
+        canary, stable = (
+            bucket_quantile(histogram, arm[:, None] & seen, 0.99)
+            for arm in (data.canary, ~data.canary)
+        )
+        above += canary > 1.1 * stable
+    return above > 2
 
 
 def kayenta_fails(data: Observations, histogram: Histogram) -> bool:
@@ -73,3 +81,16 @@ def kayenta_fails(data: Observations, histogram: Histogram) -> bool:
     lower = shifts[max(int(np.floor(m * n / 2.0 - spread - 0.5)), 0)]
     estimate = float(np.median(shifts))
     return bool(lower > _TOLERANCE * abs(estimate) and x.mean() >= y.mean())
+
+
+OTHERS = ("Mann-Whitney", "p99 ratio", "Kayenta")
+
+
+def judged(data: Observations, histogram: Histogram) -> dict[str, bool]:
+    """What each of these rules says of one metric of a whole run: True fails the canary."""
+    verdicts = (
+        mann_whitney_p(data, histogram) <= _LEVEL,
+        ratio_gate_fails(data, histogram),
+        kayenta_fails(data, histogram),
+    )
+    return dict(zip(OTHERS, verdicts, strict=True))

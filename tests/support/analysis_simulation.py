@@ -98,6 +98,11 @@ class Fleet:
     """Pods, canary first, that run 20 % slow whatever their version."""
     slow_share: float = 0.0
     """Or: each pod is 20 % slow with this probability."""
+    one_slow: bool = False
+    """Or: exactly one pod is, any of them."""
+    warm_up: float = 0.0
+    """A new canary pod is twice as slow and recovers with this time constant, in windows; the
+    file leaves out four of them."""
     metrics: Mapping[str, Metric] = field(
         default_factory=lambda: MappingProxyType({"ttft": TTFT, "tpot": TPOT})
     )
@@ -108,11 +113,15 @@ class Fleet:
     error_share: float = 0.005
     error_ratio: float = 1.0
     error_pod_sd: float = 0.0
+    error_trend: float = 0.0
+    """Growth of everyone's error share over the run, as a share."""
     burst_chance: float = 0.0
     """Chance, per pod and window, that 30 % of the requests fail."""
     prompts: int = 0
     answers: int = 5
     quality_loss: float = 0.0
+    quality_sd: float = 0.1
+    """By how much each version is better at some prompts than at others."""
     prompt_ratio: float = 0.0
     """Length of the canary's prompts to stable's; 0: lengths are not collected. Latencies grow
     with the .8th power of the length."""
@@ -133,6 +142,12 @@ class Fleet:
         )
         slow = rng.random(pods) < self.slow_share
         slow[list(self.slow_pods)] = True
+        if self.one_slow:
+            slow[rng.integers(pods)] = True
+        age = np.where(canary[:, None], np.cumsum(live, axis=1) - 1.0, np.inf)
+        usable = live & (age >= 4.0 * self.warm_up)
+        if self.warm_up:
+            time = time + np.log(2.0) * np.exp(-age / self.warm_up)
         histograms = {}
         if self.prompt_ratio:
             length = 0.15 * rng.standard_normal((pods, width))
@@ -147,7 +162,7 @@ class Fleet:
             histograms[name] = drawn(rng, metric, counts, log_mean, tail)
         share = self.error_share * np.exp(self.error_pod_sd * rng.standard_normal(pods))
         share = share * np.where(canary, self.error_ratio, 1.0)
-        chance = np.broadcast_to(share[:, None], counts.shape)
+        chance = share[:, None] * (1.0 + self.error_trend * np.linspace(0.0, 1.0, width))
         chance = np.where(rng.random(counts.shape) < self.burst_chance, 0.3, chance)
         errors = rng.binomial(counts.astype(np.int64), np.minimum(chance, 1.0))
         return self._matched(
@@ -162,7 +177,7 @@ class Fleet:
                 ),
                 start_s=60.0 * np.arange(width, dtype=np.float64),
                 seconds=np.full(width, 60.0),
-                usable=live,
+                usable=usable,
                 histograms=histograms,
                 requests=Requests(total=counts, errors=errors.astype(np.float64)),
                 prompts=self._prompts(rng),
@@ -185,7 +200,7 @@ class Fleet:
     def _prompts(self, rng: np.random.Generator) -> tuple[Prompt, ...]:
         """Right or wrong answers; each version is better at some prompts than at others."""
         base = rng.beta(3.0, 1.05, self.prompts)
-        shift = rng.normal(0.0, 0.1, (2, self.prompts))
+        shift = rng.normal(0.0, self.quality_sd, (2, self.prompts))
         canary = np.clip(base + shift[0] - self.quality_loss, 0.0, 1.0)
         stable = np.clip(base + shift[1], 0.0, 1.0)
         scores = [rng.random((self.prompts, self.answers)) < p[:, None] for p in (canary, stable)]

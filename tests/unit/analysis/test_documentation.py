@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from inference_analysis import schema
 from inference_analysis.checking import parse
 from inference_analysis.policies import Policy
-from support.analysis_scenarios import SCENARIOS, Scenario, keeps_bar
+from support.analysis_bars import SCENARIOS
+from support.analysis_scenarios import Scenario, keeps_bar
 
 PAGE = Path(__file__).parents[3].joinpath("docs/statistics.md").read_text()
 FIELDS = sorted(
@@ -65,13 +66,16 @@ def test_the_defaults_that_the_page_names_are_the_defaults() -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name.replace(" ", "-"))
 def test_every_calibrated_scenario_has_its_row_and_its_bar(scenario: Scenario) -> None:
-    row = re.search(rf"^\| {re.escape(scenario.name)} \| ([0-9.]+) \|.*$", PAGE, flags=re.MULTILINE)
+    cells = r"([0-9.]+) \| ([0-9.]+) \| ([^|]*) \| (\w*) \| (\d+)"
+    row = re.search(rf"^\| {re.escape(scenario.name)} \| {cells} \|$", PAGE, flags=re.MULTILINE)
     assert row is not None
-    for sign, bar in (("≤", scenario.at_most), ("≥", scenario.at_least)):
-        if bar is not None:
-            assert f"{sign} {bar:g} |" in row[0]
-            runs = int(row[0].rstrip(" |").rpartition("|")[2])
-            assert keeps_bar(scenario, float(row[1]), runs)
+    rate, error, bar, word, runs = row.groups()
+    assert bar.strip() == scenario.bar
+    assert float(error) == pytest.approx(
+        (float(rate) * (1.0 - float(rate)) / int(runs)) ** 0.5, abs=1e-3
+    )
+    kept = keeps_bar(scenario, float(rate), int(runs))
+    assert word == {True: "met", False: "missed", None: ""}[kept]
 
 
 def test_corrections_name_modules_and_tests_that_are_there() -> None:
