@@ -59,17 +59,17 @@ def main() -> None:
     given = parser.parse_args()
     names = [*BY_NAME, *SETTINGS_BY_NAME]
     chosen = [n for n in names if not given.names or any(part in n for part in given.names)]
-    kept: dict[str, Row] = {}
+    before: dict[str, Row] = {}
     if given.keep and given.keep.exists():
-        kept = json.loads(given.keep.read_text())
-    found = {name: row for name, row in kept.items() if row["runs"] >= given.runs}
+        before = json.loads(given.keep.read_text())
+    found = {name: row for name, row in before.items() if row["runs"] >= given.runs}
     with ProcessPoolExecutor(given.jobs) as pool:
         todo = [name for name in chosen if name not in found]
         for name, row in zip(todo, pool.map(measured, todo, [given.runs] * len(todo)), strict=True):
             found[name] = row
             print(f"{name}: {row['rates']} ({row['seconds']:.0f} s of CPU)", flush=True)
             if given.keep:
-                given.keep.write_text(json.dumps(kept | found))
+                given.keep.write_text(json.dumps(before | found))
     rows = {name: found[name] for name in chosen}
     tables = {"whole": whole(rows), "beside": beside(rows), "single": single(rows)}
     bars = exact() | {name: kept for name in chosen if (kept := met(name, found[name])) is not None}
