@@ -77,8 +77,8 @@ def main() -> None:
     if given.write and not given.names:
         page = PAGE.read_text()
         for name, table in tables.items():
-            before, _, rest = page.partition(f"<!-- {name} -->\n")
-            page = f"{before}<!-- {name} -->\n{table}\n{rest[rest.index('<!-- end -->') :]}"
+            head, _, rest = page.partition(f"<!-- {name} -->\n")
+            page = f"{head}<!-- {name} -->\n{table}\n{rest[rest.index('<!-- end -->') :]}"
         PAGE.write_text(page)
     for name, kept in bars.items():
         print(f"{'met' if kept else 'MISSED'}: {name}")
