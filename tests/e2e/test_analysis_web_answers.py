@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from support import analysed as a
 from support import manifests as m
-from support.analysis_server import PLAIN, fronted, serving, until_errors
+from support.analysis_server import PLAIN, fronted, serving, until_error
 from support.deployments import served
 from support.traffic import Traffic
 
@@ -34,12 +34,13 @@ async def test_answers_decide_by_web_whatever_is_away_for_a_while(
     ):
         await scenario.revise("chat", a.release("two"))
         # Nobody listens: the first measurement is an Error, which Argo takes again.
-        await until_errors(scenario, 1)
+        await until_error(scenario)
         front.become("broken")
         sections = {"prometheus": {"url": front.url, "timeout": "10s"}, "quality": quality}
         async with serving(scenario, tmp_path, unused_tcp_port, **sections):
-            # The look waits for Prometheus by Errors, and is taken once it is back.
-            await until_errors(scenario, 2, after_measured=True)
+            # The look waits for Prometheus by Errors of the server's own, and is taken once it is
+            # back.
+            await until_error(scenario, "503")
             front.become("through")
             (good,) = await a.until_ended(scenario, 1, timeout_s=240)
             assert a.phases([good]) == ["Successful"], await a.said(scenario)

@@ -150,18 +150,14 @@ async def fronted(scenario: Scenario) -> AsyncIterator[Front]:
         await runner.cleanup()
 
 
-async def until_errors(scenario: Scenario, count: int, *, after_measured: bool = False) -> None:
-    """Return when the namespace's only AnalysisRun has that many measurements in Error.
+async def until_error(scenario: Scenario, saying: str = "") -> None:
+    """Return when the last measurement of the only AnalysisRun is an Error that says this."""
 
-    With ``after_measured`` the last measurement must be one, and others have been none.
-    """
-
-    def enough(runs: Sequence[dict[str, Any]]) -> bool:
+    def found(runs: Sequence[dict[str, Any]]) -> bool:
         results = runs[0].get("status", {}).get("metricResults") if runs else None
-        if not results:
+        if not results or not results[0].get("measurements"):
             return False
-        (result,) = results
-        waits = result.get("count", 0) > 0 and result.get("consecutiveError", 0) > 0
-        return result.get("error", 0) >= count and (waits or not after_measured)
+        last = results[0]["measurements"][-1]
+        return last["phase"] == "Error" and saying in last.get("message", "")
 
-    await a.until_runs(scenario, enough, what=f"{count} measurements in Error", timeout_s=240.0)
+    await a.until_runs(scenario, found, what=f"an Error that says {saying!r}", timeout_s=240.0)
