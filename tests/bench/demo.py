@@ -39,7 +39,7 @@ def demo_figures() -> list[Figure]:
         Figure(
             what="demo, everything built",
             value=f"{warm_s:.0f} s",
-            note="start of the cluster, three acts with traffic, clean stop",
+            note="start of the cluster, six canaries with traffic, clean stop",
         ),
         Figure(
             what="demo, components built first",
