@@ -331,7 +331,7 @@ class Kube:
                         )
                     yield event["type"], event["object"]
             finally:
-                response.close()
+                _leave(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise KubeUnreachable(_text(error), request) from error
 
@@ -377,6 +377,18 @@ class Kube:
             raise _error(response.status, payload, request)
         answer: Object = json.loads(payload)
         return answer
+
+
+def _leave(response: aiohttp.ClientResponse) -> None:
+    """Close a response that need not have ended, with its connection.
+
+    A connection that is closed by TLS's rules waits for the peer's farewell, and on a busy machine
+    it does so still when the event loop is closed: uvloop fails then, and the process with it.
+    """
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
 
 
 def has_proxy(url: str) -> bool:
