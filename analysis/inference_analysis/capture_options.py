@@ -46,6 +46,9 @@ class CaptureOptions:
     control_adapter: Annotated[
         str, typer.Option(help="Second alias of the stable adapter; NAME-control.")
     ] = ""
+    pool: Annotated[
+        str, typer.Option(help="The InferencePool, where several have targets of these names.")
+    ] = ""
     no_control: Annotated[
         bool, typer.Option("--no-control", help="There is none: TTFT is for display only.")
     ] = False

@@ -69,6 +69,7 @@ def captured(
             canary_adapter=options.canary_adapter,
             stable_adapter=options.stable_adapter,
             control_adapter=options.control_adapter,
+            pool=options.pool,
             with_control=not options.no_control,
             namespace_label=options.namespace_label,
         )

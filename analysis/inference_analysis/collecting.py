@@ -44,6 +44,9 @@ def collected(
     if not isinstance(arms, PickerArms):
         found = captured(answers, families, settings)
         return replace(found, notes=(*server.notes, *found.notes))
+    arms.check_pools(
+        item for (_, metric), found in answers.items() if metric != UP.metric for item in found
+    )
     answers = dict(zip(answers, from_zero(answers.values(), grid), strict=True))
     for arm in settings.arms:
         mine = [key for key in answers if key[0] is arm and key[1] != UP.metric]

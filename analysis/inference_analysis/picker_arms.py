@@ -67,6 +67,8 @@ class PickerArms:
     stable_adapter: str = ""
     control_adapter: str = ""
     """The second alias of the stable adapter; by default its name and ``-control``."""
+    pool: str = ""
+    """The InferencePool, as NAME or NAMESPACE/NAME; needed where several have these names."""
     with_control: bool = True
     """Without one the stable adapter itself is the reference, and TTFT is for display only."""
     namespace_label: str = "namespace"
@@ -146,6 +148,7 @@ class PickerArms:
         matchers = [
             f"__name__=~{quoted(family.pattern())}",
             f"{self.namespace_label}={quoted(self.namespace)}",
+            *self._pool_matcher(),
         ]
         if family.kind is not Kind.PICKED:
             matchers.append('phase!="warmup"')
@@ -163,10 +166,27 @@ class PickerArms:
         matchers = (
             f"__name__={quoted(DIVERTED)}",
             f"{self.namespace_label}={quoted(self.namespace)}",
+            *self._pool_matcher(),
             f"version={quoted(self.canary_hash)}",
             'reason="ejected"',
         )
         return "{" + ",".join(matchers) + "}"
+
+    def _pool_matcher(self) -> tuple[str, ...]:
+        if not self.pool:
+            return ()
+        name = self.pool if "/" in self.pool else f"{self.namespace}/{self.pool}"
+        return (f"pool={quoted(name)}",)
+
+    def check_pools(self, found: Iterable[Series]) -> None:
+        """Raises InputError where the series are of several pools: they would be added up."""
+        pools = sorted({item.labels["pool"] for item in found if item.labels.get("pool")})
+        if len(pools) > 1:
+            raise InputError(
+                f"The picker's series of {self.rollout} are of {len(pools)} pools: "
+                f"{', '.join(pools)}. Name the one that is meant: arms.pool in the template, "
+                "--pool on the command line"
+            )
 
     def remedy(self) -> str:
         """What to do when an arm has no series."""

@@ -41,6 +41,7 @@ def arms_of(subject: Subject, settings: AnalysisDocument) -> Arms | PickerArms:
             canary_adapter=subject.canary_destination,
             stable_adapter=subject.stable_destination,
             control_adapter=arms.control_adapter,
+            pool=arms.pool,
             with_control=arms.control,
             namespace_label=pods.namespace_label,
         )

@@ -105,6 +105,8 @@ class ArmsDocument(_Model):
     """adapters: whether the stable adapter is loaded a second time as the reference."""
     control_adapter: str = ""
     """Its name; by default the stable adapter's and ``-control``."""
+    pool: str = ""
+    """adapters, versions: the InferencePool, where several have targets of these names."""
 
 
 class WindowsDocument(_Model):

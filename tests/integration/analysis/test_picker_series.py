@@ -60,7 +60,7 @@ class Pages:
         self.notes: list[str] = []
         self._samples: dict[tuple[tuple[str, str], ...], list[list[Any]]] = {}
 
-    def scrape(self, page: str, at: float) -> None:
+    def scrape(self, page: str, at: float, **more: str) -> None:
         # The page also has the series under the llm-d router's names.
         own_lines = [line for line in page.splitlines() if "inference_picker_" in line]
         for family in text_string_to_metric_families("\n".join(own_lines) + "\n"):
@@ -70,7 +70,7 @@ class Pages:
                 own = {"namespace": "llm", "pod": "picker-0", "instance": "10.0.0.9:9090"}
                 if "endpoint" in labels:
                     labels["exported_endpoint"] = labels.pop("endpoint")
-                labels |= own | {"endpoint": "metrics"}
+                labels |= own | {"endpoint": "metrics"} | more
                 key = tuple(sorted((k, v) for k, v in labels.items() if v))
                 self._samples.setdefault(key, []).append([at, str(sample.value)])
 
@@ -160,10 +160,17 @@ def scrapes() -> Iterator[float]:
     yield from np.arange(GRID.since_s + 5.0, GRID.end_s + SCRAPE_S, SCRAPE_S)
 
 
-def adapters(slower: float = 1.0, *, pods: int = 5, control: str = "travel-v1-control") -> Pages:
+def adapters(
+    slower: float = 1.0,
+    *,
+    pods: int = 5,
+    control: str = "travel-v1-control",
+    pages: Pages | None = None,
+    **more: str,
+) -> Pages:
     rng = np.random.default_rng(2)
     picker = Picker([f"vllm-{i}" for i in range(pods)], ["one"] * pods)
-    pages = Pages()
+    pages = Pages() if pages is None else pages
     for at in scrapes():
         for pod in range(pods):
             for target, factor in (("travel-v2", slower), (control, 1.0)):
@@ -172,7 +179,7 @@ def adapters(slower: float = 1.0, *, pods: int = 5, control: str = "travel-v1-co
                     picker.finish(pod, target, took)
                 # What a pod does while it warms up is not the version's doing.
                 picker.finish(pod, target, 30.0, phase=Phase.WARMUP)
-        pages.scrape(picker.page(), at)
+        pages.scrape(picker.page(), at, **more)
     return pages
 
 
@@ -228,6 +235,19 @@ def test_without_a_control_ttft_is_for_display_only() -> None:
     assert outcomes["ttft/mean"] is Outcome.SHOWN
     assert outcomes["e2e/mean"] is Outcome.SHOWN
     assert "travel-v1-control with the canary's share" in found.results[-1].reason
+
+
+def test_two_pools_with_adapters_of_the_same_names_are_not_added_up() -> None:
+    # One picker process may serve both; the one with a slower canary is that of the Rollout.
+    pages = adapters(pool="llm/code")
+    adapters(1.3, pages=pages, pool="llm/chat")
+
+    with pytest.raises(InputError, match=r"of 2 pools: llm/chat, llm/code.*arms.pool"):
+        cells(pages, ADAPTERS)
+    for pool, verdict in (("chat", Verdict.FAIL), ("llm/code", Verdict.PASS)):
+        document = cells(pages, replace(ADAPTERS, pool=pool))
+        assert document["pods"][0]["requests"] == [82] * WINDOWS
+        assert judged(document).decision.verdict is verdict
 
 
 def test_an_adapter_without_traffic_is_named() -> None:

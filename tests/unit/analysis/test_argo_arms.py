@@ -12,6 +12,7 @@ from inference_analysis.argo.settings import analysis_document
 from inference_analysis.argo.subjects import Subject
 from inference_analysis.arms import Arms
 from inference_analysis.errors import InputError
+from inference_analysis.observations import Arm
 from inference_analysis.picker_arms import PickerArms, PickerBy
 
 SUBJECT = Subject(
@@ -74,6 +75,19 @@ async def test_adapters_are_those_that_the_revisions_name() -> None:
 async def test_a_revision_that_names_no_adapter_is_refused_with_the_remedy() -> None:
     with pytest.raises(InputError, match=r"stable's pod template \(old\) has no annotation"):
         await with_destinations(ReplicaSets(new="travel-v2"), SUBJECT)  # type: ignore[arg-type]
+
+
+async def test_a_pool_is_named_by_itself_or_with_its_namespace() -> None:
+    about = await with_destinations(ReplicaSets(new="travel-v2", old="travel-v1"), SUBJECT)  # type: ignore[arg-type]
+
+    def selector(pool: str) -> str:
+        arms = arms_of(about, settings(by="adapters", pool=pool))
+        assert isinstance(arms, PickerArms)
+        return arms.selector(Arm.CANARY, arms.families[0])
+
+    assert ',pool="llm/chat",' in selector("chat")
+    assert ',pool="other/chat",' in selector("other/chat")
+    assert "pool=" not in selector("")
 
 
 def test_versions_are_told_by_their_hashes() -> None:
