@@ -106,7 +106,9 @@ class Divider:
         }
         matched = min(canary_share, 1 - canary_share)
         control, is_matched = _control(stable, len(canaries), canary_share, now_s)
-        if wanted == shares.stable and control and point >= 1 - matched:
+        in_control = wanted == shares.stable and point >= 1 - matched
+        # What full canaries cannot take goes to stable: a control without that bound looks slower.
+        if in_control and any(not is_full(endpoint) for endpoint in control):
             sample, chosen = Sample.CONTROL if is_matched else Sample.UNMATCHED, control
         else:
             taken = {endpoint.address for endpoint in control}

@@ -228,6 +228,19 @@ def test_what_a_canary_can_not_take_goes_to_stable_and_is_told(canary: list[Endp
     assert all(each.endpoints for each in found)
 
 
+def test_a_full_control_arm_sends_on_what_it_can_not_take_as_a_full_canary_does() -> None:
+    # A canary is never overrun. A control that was looked a hundred times slower in simulation.
+    endpoints = pods(4, 1)
+    [control] = control_endpoints(endpoints[:4], 1, NOW_S)
+    divider = Divider()
+
+    found = [divide(divider, 20, endpoints, full=frozenset({control.pod})) for _ in range(100)]
+
+    stable = [each for each in found if each.version == "h1"]
+    assert {each.sample for each in stable} == {Sample.BACKGROUND}
+    assert not any(control in each.endpoints for each in stable)
+
+
 def test_without_stable_pods_its_requests_go_nowhere() -> None:
     divider = Divider()
     found = [divide(divider, 10, pods(0, 2)) for _ in range(200)]
