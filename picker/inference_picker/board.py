@@ -16,6 +16,7 @@ import numpy as np
 
 from inference_picker.prompts import BLOCK_BYTES
 from inference_picker.ranking import Pods
+from inference_picker.seats import Seats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from inference_picker.readings import Readings
 
 _FIRST_ROWS: Final = 16
-_COLUMNS: Final = 15
+_COLUMNS: Final = 16
 _PAGE_COLUMNS: Final = 5
 STALE_S: Final = 5.0
 """A page older than this says nothing any more: half a minute of others' traffic is unknown in
@@ -38,13 +39,14 @@ _NONE: Final[frozenset[str]] = frozenset()
 class _Row:
     """What is kept for an endpoint beside its columns."""
 
-    __slots__ = ("address", "flying", "leaving", "row")
+    __slots__ = ("address", "flying", "leaving", "row", "seats")
 
     def __init__(self, address: str, row: int) -> None:
         self.address = address
         self.row = row
         self.flying = 0
         self.leaving = False
+        self.seats = Seats()
 
 
 class Flight:
@@ -152,6 +154,7 @@ class Board:
             self._own,
             self._read_at,
             self._unprefilled,
+            self._seats,
         ) = self._table
         for name in ("_adapters_running", "_adapters_waiting"):
             values = np.full(rows, _NONE, dtype=np.object_)
@@ -196,7 +199,7 @@ class Board:
         # An old page says nothing: as if all in it were 0.
         table[:_PAGE_COLUMNS] *= self._read_at[order] > at - STALE_S
         others, others_waiting, waiting, running, kv_usage, *rest = table
-        sent, done, computed_until, held, kv_tokens, health, max_adapters, own, *_ = rest
+        sent, done, computed_until, held, kv_tokens, health, max_adapters, own, *_, seats = rest
         # Prompts whose first token nobody sees are believed to be through after their time.
         due = (computed_until - at) * estimates.prefill_rate
         pending = np.maximum(np.minimum(sent - done, due), 0.0)
@@ -210,6 +213,8 @@ class Board:
             # The page's usage counts what others hold; blocks of finished requests are not in it.
             held_tokens=np.maximum(held, kv_usage * kv_tokens),
             kv_tokens=np.where(kv_tokens > 0, kv_tokens, np.inf),
+            seats=np.where(seats > 0, seats, np.inf),
+            turn_tokens=estimates.answer_s * estimates.prefill_rate / np.maximum(seats, 1.0),
             cached_blocks=matched,
             cached_tokens=matched * (BLOCK_BYTES / estimates.bytes_per_token),
             health=health,
@@ -276,6 +281,7 @@ class Board:
         row = place.row
         place.flying -= 1
         self._own[row] -= 1
+        place.seats.departed()
         if unseen_tokens:
             self._unprefilled[row] = max(0.0, self._unprefilled[row] - 1)
             if mark > self._done[row]:
@@ -301,6 +307,8 @@ class Board:
             self._read_at[row] = -np.inf
             return
         self._read_at[row] = at
+        place.seats.read(readings)
+        self._seats[row] = place.seats.known
         self._running[row] = readings.running
         self._waiting[row] = readings.waiting
         self._kv_usage[row] = readings.kv_usage
@@ -323,8 +331,10 @@ class Board:
         if place is not None:
             self._health[place.row] = health
             if not health:
-                # Whatever made it fail, its cache is not to be counted upon.
+                # Whatever made it fail, its cache is not to be counted upon, nor what it took.
                 self._index.drop(place.row)
+                place.seats = Seats()
+                self._seats[place.row] = 0.0
 
     def kv_share(self, address: str, *, at: float) -> float:
         """Share of an endpoint's KV cache that is in use; 0 where its size is unknown."""
@@ -363,7 +373,7 @@ class Board:
         for column in (
             *(self._own, self._others, self._others_waiting, self._held, self._sent, self._done),
             *(self._waiting, self._running, self._kv_usage, self._max_adapters),
-            *(self._unprefilled, self._computed_until),
+            *(self._unprefilled, self._computed_until, self._seats),
         ):
             column[row] = 0.0
         self._kv_tokens[row] = 0.0

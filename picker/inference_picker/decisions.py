@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from math import isinf
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ class Considered:
     parts: Mapping[str, float]
     """Score by scorer, before its weight."""
     in_flight: float
+    seats: float
+    """Requests that it serves at once; 0 where unknown."""
     pending_tokens: float
     cached_tokens: float
     kv_share: float
@@ -38,6 +41,7 @@ class Considered:
             score=round(float(score), 6),
             parts={name: round(float(values[index]), 6) for name, values in parts.items()},
             in_flight=round(float(pods.in_flight[index]), 2),
+            seats=0.0 if isinf(seats := float(pods.seats[index])) else seats,
             pending_tokens=round(float(pods.pending_tokens[index])),
             cached_tokens=round(float(pods.cached_tokens[index])),
             kv_share=round(float(pods.held_tokens[index] / pods.kv_tokens[index]), 4),

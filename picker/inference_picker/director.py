@@ -219,6 +219,8 @@ class Director:
             self.scheduler.succeeded(address)
         if finish.ended is Ended.COMPLETE and failure is None:
             self._followed_s += (finish.duration_s - self._followed_s) * _LEARNING_RATE
+            if finish.first_token_s is not None:
+                self.scheduler.estimates.saw_answer(finish.duration_s - finish.first_token_s)
             usage = None if finish.tokens is None else finish.tokens.usage
             if usage is not None:
                 self.scheduler.estimates.saw_usage(

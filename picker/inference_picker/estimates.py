@@ -16,12 +16,17 @@ through whose first token is never seen, and late is safer than early."""
 _RATE_BOUNDS: Final = (500.0, 200_000.0)
 _BYTES_BOUNDS: Final = (1.0, 16.0)
 OUTPUT_TOKENS: Final = 200.0
+ANSWER_S: Final = 4.0
+"""`OUTPUT_TOKENS` at 20 ms each."""
 
 
 class Estimates:
     """What is learned, with safe values to begin with."""
 
-    __slots__ = ("_rates", "bytes_per_token", "output_tokens", "prefill_rate", "prompt_tokens")
+    __slots__ = (
+        *("_rates", "answer_s", "bytes_per_token", "output_tokens"),
+        *("prefill_rate", "prompt_tokens"),
+    )
 
     def __init__(self) -> None:
         """Begin with constants."""
@@ -29,6 +34,8 @@ class Estimates:
         self.bytes_per_token = BYTES_PER_TOKEN
         self.output_tokens = OUTPUT_TOKENS
         self.prefill_rate = PREFILL_TOKENS_PER_S
+        self.answer_s = ANSWER_S
+        """Mean of the seconds from an answer's first token to its end."""
         self.prompt_tokens = 0.0
         """Mean of the uncached prompt tokens of a request."""
 
@@ -48,6 +55,10 @@ class Estimates:
         self._rates += 1
         # The first ones count more: what they replace is only a guess.
         self.prefill_rate += max(_WEIGHT, 1 / (1 + self._rates)) * (rate - self.prefill_rate)
+
+    def saw_answer(self, seconds: float) -> None:
+        """An answer took so long from its first token to its end."""
+        self.answer_s += _WEIGHT * (seconds - self.answer_s)
 
     def saw_usage(
         self, *, prompt_bytes: int, prompt_tokens: int | None, output_tokens: int | None

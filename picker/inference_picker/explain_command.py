@@ -104,7 +104,10 @@ def _decision(decision: dict[str, Any] | None, entry: dict[str, Any]) -> Iterato
     if not candidates:
         return
     parts = list(candidates[0].get("parts") or {})
-    heading = ("", "endpoint", "score", *parts, "in flight", "pending", "cached", "kv", "health")
+    heading = (
+        *("", "endpoint", "score", *parts, "in flight", "seats"),
+        *("pending", "cached", "kv", "health"),
+    )
     rows = [heading]
     for each in candidates:
         marked = "→" if each["address"] == entry.get("endpoint") else ""
@@ -112,7 +115,8 @@ def _decision(decision: dict[str, Any] | None, entry: dict[str, Any]) -> Iterato
         rows.append(
             (
                 *(marked, each["address"], f"{each['score']:.4g}", *scores),
-                *(f"{each['in_flight']:g}", f"{each['pending_tokens']:g}"),
+                *(f"{each['in_flight']:g}", f"{each['seats']:g}" if each.get("seats") else "?"),
+                f"{each['pending_tokens']:g}",
                 *(f"{each['cached_tokens']:g}", f"{each['kv_share']:.0%}", f"{each['health']:g}"),
             )
         )

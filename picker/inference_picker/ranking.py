@@ -60,7 +60,7 @@ class Pods:
     """The candidates and their state at this moment, one column per fact.
 
     All columns are in the order of ``endpoints`` and as long. What a metrics page says is 0 where
-    none has been read, and `kv_tokens` infinite.
+    none has been read, and `kv_tokens` and `seats` are infinite.
     """
 
     endpoints: NDArray[np.object_]
@@ -73,6 +73,11 @@ class Pods:
     """Tokens in the KV cache that belong to requests in flight."""
     kv_tokens: Floats
     """Tokens that the KV cache can hold."""
+    seats: Floats
+    """The most requests that are served at once; others wait. Infinite until seen on its pages."""
+    turn_tokens: Floats
+    """Prompt tokens that it computes, by the learned rate, from one seat's becoming free to the
+    next one's. Of no meaning while its seats are unknown."""
     cached_blocks: Floats
     """Leading blocks of this request's prompt that the pod should have in its prefix cache."""
     cached_tokens: Floats

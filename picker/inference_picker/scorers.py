@@ -8,7 +8,7 @@ Those read the metrics pages; this picker's own count is `pods.in_flight`.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,16 +17,21 @@ from inference_picker.sessions import TOKEN_HEADER, is_named, read_token
 if TYPE_CHECKING:
     from inference_picker.ranking import Floats, Pods, SchedulingRequest
 
+_MISS: Final = 2.0
+"""How often uncached tokens count beside the work that they are."""
+
 
 class LoadCostScorer:
     """The least (pending prefill tokens + the request's uncached tokens) x (batch + 1).
 
     LMetric (arXiv 2603.15202): the first factor is what stands before the first token, the
-    second what each further token costs; their product needs no weights. Three additions:
+    second what each further token costs; their product needs no weights. Four additions:
 
     - tokens that the KV cache has no room for count as work: as many must leave first;
+    - a request beyond the pod's seats waits until one is free, for it and for each before it: in
+      that time as much could be computed elsewhere;
     - uncached tokens are work that the pool would not have where they are cached, and what they
-      push out of a cache is computed again: they count once more at the mean batch, and as often
+      push out of a cache is computed again: they count twice more at the mean batch, and as often
       again as requests wait even at the least busy pod. Where nothing is cached this is the same
       for every pod. Without it full caches are copied over and never recover;
     - ``floorTokens`` keeps the product from vanishing where a prompt is cached everywhere, so
@@ -43,10 +48,11 @@ class LoadCostScorer:
         uncached = np.maximum(request.prompt_tokens - pods.cached_tokens, 0.0)
         held = pods.held_tokens + uncached + request.output_tokens
         overflow = np.maximum(held - self._kv_share * pods.kv_tokens, 0.0)
-        work = pods.pending_tokens + uncached + overflow + self._floor
+        turns = np.maximum(pods.in_flight + 1.0 - pods.seats, 0.0) * pods.turn_tokens
+        work = pods.pending_tokens + uncached + overflow + turns + self._floor
         cost = work * (pods.in_flight + 1.0)
         queue = float(pods.pending_tokens.min()) / max(request.usual_tokens, self._floor)
-        cost += (queue + 1.0) * uncached * (pods.in_flight.mean() + 1.0)
+        cost += _MISS * (queue + 1.0) * uncached * (pods.in_flight.mean() + 1.0)
         ratio: Floats = cost.min() / cost
         return ratio
 

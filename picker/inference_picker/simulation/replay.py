@@ -54,7 +54,7 @@ class Setting:
     """Share of requests whose first token and usage the picker sees."""
     misset: float = 1.0
     """Factor on every constant that the scheduler starts from: tokens per byte, prefill rate,
-    length of answers."""
+    length of answers in tokens and in seconds."""
     broken: int | None = None
     """Pod that answers 500 at once from `broken_from_s` on."""
     broken_from_s: float = 0.0
@@ -110,6 +110,7 @@ class _Replay:
         estimates.bytes_per_token /= setting.misset
         estimates.prefill_rate *= setting.misset
         estimates.output_tokens *= setting.misset
+        estimates.answer_s *= setting.misset
         self._addresses = [f"10.0.0.{each}:8000" for each in range(len(self._engines))]
         canary = setting.canary
         first = len(self._engines) - (0 if canary is None else canary.pods)
@@ -212,6 +213,8 @@ class _Replay:
                     prompt_tokens=run.request.prompt_tokens,
                     output_tokens=run.request.output_tokens,
                 )
+                if run.first_token_at is not None:
+                    self._scheduler.estimates.saw_answer(at - run.first_token_at)
         self._plan(pod)
 
     def _plan(self, pod: int) -> None:

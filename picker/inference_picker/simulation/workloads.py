@@ -19,6 +19,8 @@ _PREFIXES: Final = 640
 _FEW_PREFIXES: Final = 256
 """Together two and a half times what one pod's cache holds."""
 _PREFIX_TOKENS: Final = 4_000
+_HOT_PREFIXES: Final = 64
+_HOT_TOKENS: Final = 768
 _BURST: Final = 16
 _THINKING_S: Final = 8.0
 _TURNS: Final = 8
@@ -84,6 +86,21 @@ def few_prefixed(random: Random, rate: float, duration_s: float) -> Iterator[Tra
     return _prefixed(random, rate, duration_s, [1 / (n + 1) for n in range(_FEW_PREFIXES)])
 
 
+def hot_prefixed(random: Random, rate: float, duration_s: float) -> Iterator[TracedRequest]:
+    """64 shared prefixes of 768 tokens as Zipf has it: a fifth of all requests has the first."""
+    bounds = list(accumulate(1 / (n + 1) for n in range(_HOT_PREFIXES)))
+    for number, at in enumerate(_arrivals(random, rate, duration_s)):
+        prefix = random.choices(range(_HOT_PREFIXES), cum_weights=bounds)[0]
+        yield traced(
+            number=number,
+            at=at,
+            prompt_tokens=_HOT_TOKENS + _lengths(random, 60, 0.6, 400),
+            output_tokens=_lengths(random, 20, 0.6, 100),
+            prefix=str(prefix),
+            prefix_tokens=_HOT_TOKENS,
+        )
+
+
 def _prefixed(
     random: Random, rate: float, duration_s: float, weights: list[float]
 ) -> Iterator[TracedRequest]:
@@ -145,17 +162,32 @@ def _plain(random: Random, number: int, at: float) -> TracedRequest:
 
 _FAST = Hardware()
 _MIXED = (_FAST,) * 4 + (_FAST.slower(2.0),) * 4
+_SMALL = Hardware(
+    step_s=0.04,
+    per_sequence_s=0.0008,
+    per_prompt_token_s=0.00025,
+    max_sequences=4,
+    kv_tokens=32_768,
+)
+"""A server of few seats, as `make bench-live` starts them."""
 
 WORKLOADS: Final[dict[str, Workload]] = {
     each.name: each
     for each in (
         Workload(name="plain", what="nothing shared, moderate load", rate=58.0, draw=plain),
         Workload(name="plain-high", what="nothing shared, high load", rate=68.0, draw=plain),
-        Workload(name="prefix", what="shared prefixes fill all caches", rate=61.0, draw=prefixed),
-        Workload(name="prefix-high", what="the same, high load", rate=68.0, draw=prefixed),
+        Workload(name="prefix", what="shared prefixes fill all caches", rate=64.0, draw=prefixed),
+        Workload(name="prefix-high", what="the same, high load", rate=71.0, draw=prefixed),
         Workload(name="few-prefixes", what="256 popular prefixes", rate=90.0, draw=few_prefixed),
         Workload(
             name="few-prefixes-high", what="the same, high load", rate=105.0, draw=few_prefixed
+        ),
+        Workload(
+            name="few-seats",
+            what="popular prefixes, four requests at a time for each pod",
+            rate=17.0,
+            draw=hot_prefixed,
+            pods=(_SMALL,) * 8,
         ),
         Workload(name="session", what="conversations of 8 turns", rate=22.0, draw=sessions),
         Workload(

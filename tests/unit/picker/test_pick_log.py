@@ -24,6 +24,7 @@ CONSIDERED = tuple(
         score=1.0 / number,
         parts={"load": 1.0 / number},
         in_flight=number,
+        seats=4.0 * (number - 1),
         pending_tokens=100.0 * number,
         cached_tokens=0,
         kv_share=0.25,
@@ -125,6 +126,11 @@ def test_explain_shows_candidates_choice_and_outcome(tmp_path: Path) -> None:
     assert "  status 200, complete, first token after 33 ms, end after 500 ms" in rest
     assert "  subset took out 10.0.0.3:80" in rest
     assert any(line.strip().startswith("→  10.0.0.1:80") for line in rest)
+    # In flight and seats, which are unknown for the first and four for the second.
+    assert [line.split("0.0.")[1].split()[3:5] for line in rest if "  10.0.0." in line] == [
+        ["1", "?"],
+        ["2", "4"],
+    ]
 
 
 def test_explain_shows_refusals(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ def make_pods(count: int, endpoints: list[Endpoint] | None = None, **columns: An
     }
     values["health"] = np.ones(count)
     values["kv_tokens"] = np.full(count, np.inf)
+    values["seats"] = np.full(count, np.inf)
+    values["turn_tokens"] = np.zeros(count)
     values["adapters_running"] = objects([NONE] * count)
     values["adapters_waiting"] = objects([NONE] * count)
     for name, column in columns.items():
@@ -104,6 +106,14 @@ SCORES: list[Any] = [
         [64 / 74, 1],
         id="load-cost-of-a-full-cache",
     ),
+    # With four of four seats taken it waits for one turn, with five in flight for two:
+    # (64 + 100) x 5 and (64 + 200) x 6 against 64 x 7 where nobody waits.
+    pytest.param(
+        scorers.LoadCostScorer(),
+        {"in_flight": [4, 5, 6], "seats": [4, 4, 8], "turn_tokens": [100, 100, 100]},
+        [448 / 820, 448 / 1584, 1],
+        id="load-cost-of-taken-seats",
+    ),
 ]
 
 
@@ -117,13 +127,13 @@ def test_scorers_follow_their_formulas(
 
 
 def test_a_cached_prompt_is_worth_a_longer_batch() -> None:
-    # (1000 + 64) x 3 and 1000 more at the mean batch, x 7.5, make 10692 on the idle pod;
+    # (1000 + 64) x 3 and 2 x 1000 more at the mean batch, x 7.5, make 18192 on the idle pod;
     # (0 + 64) x 12 = 768 where the prompt is cached.
     pods = make_pods(2, in_flight=[2, 11], cached_tokens=[0, 1000])
 
     score = scorers.LoadCostScorer().score(make_request(prompt_tokens=1000), pods)
 
-    assert list(score) == pytest.approx([768 / 10692, 1])
+    assert list(score) == pytest.approx([768 / 18192, 1])
 
 
 def test_where_every_pod_has_a_queue_a_prompt_goes_to_its_cache() -> None:
@@ -132,8 +142,8 @@ def test_where_every_pod_has_a_queue_a_prompt_goes_to_its_cache() -> None:
     request = make_request(prompt_tokens=4000, usual_tokens=500)
     scorer = scorers.LoadCostScorer()
 
-    quiet = make_pods(2, in_flight=[1, 20], pending_tokens=[0, 2900], cached_tokens=[0, 4000])
-    busy = make_pods(2, in_flight=[1, 20], pending_tokens=[2000, 4900], cached_tokens=[0, 4000])
+    quiet = make_pods(2, in_flight=[1, 20], pending_tokens=[0, 6000], cached_tokens=[0, 4000])
+    busy = make_pods(2, in_flight=[1, 20], pending_tokens=[2000, 8000], cached_tokens=[0, 4000])
 
     assert scorer.score(request, quiet).argmax() == 0
     assert scorer.score(request, busy).argmax() == 1
@@ -385,8 +395,8 @@ def test_a_decision_tells_who_was_taken_out_by_what_and_how_the_rest_scored() ->
     told = ranking.decision.as_dict()
     assert told["removed"] == {"health-filter": ("10.0.0.2:80",)}
     assert told["chosen"] == ("10.0.0.1:80",)
-    # (36 + 64) x 2 + 36 x 3 = 308 against (36 + 64) x 4 + 36 x 3 = 508.
+    # (36 + 64) x 2 + 2 x 36 x 3 = 416 against (36 + 64) x 4 + 2 x 36 x 3 = 616.
     assert [(each["address"], each["score"]) for each in told["considered"]] == [
         ("10.0.0.1:80", 1.0),
-        ("10.0.0.0:80", 0.606299),
+        ("10.0.0.0:80", 0.675325),
     ]
