@@ -46,9 +46,12 @@ TESTS: Final = Path(__file__).parents[1]
 PORT: Final = 18000
 SERVERS: Final = 8
 PLACES: Final = 4
-SPEED: Final = 0.5
-"""Of a server, and of the arrivals: half of the simulated GPU's, so that this machine's noise is
-small beside it."""
+SPEED: Final = 1.0
+"""Of a server, and of the arrivals. Slower ones would flatter upstream's default: fewer requests
+would come between two of its pages, which are 50 ms apart whatever the servers' speed."""
+PAIR_SPEED: Final = 0.5
+"""Of the servers for watched and other answers, which are compared to two parts in a hundred: half
+of the simulated GPU's, so that this machine's noise is small beside it."""
 TOKEN_BYTES: Final = 4
 PREFIXES: Final = 64
 PREFIX_TOKENS: Final = 768
@@ -345,9 +348,12 @@ async def watched(requests: int) -> list[Figure]:
         ("ITL", lambda each: statistics.fmean(each.gaps)),
     ):
         pairs = zip(arms[True], arms[False], strict=False)
-        logs = [float(np.log(value(a) / value(b))) for a, b in pairs]
+        values = np.array([(value(a), value(b)) for a, b in pairs])
+        logs = np.log(values[:, 0] / values[:, 1]).tolist()
         found = interval(logs)
-        note = f"{len(logs)} pairs, machine {cpu:.0%} busy"
+        more_ms = 1000 * float(np.mean(values[:, 0] - values[:, 1]))
+        note = f"{more_ms:+.2f} of {1000 * values[:, 1].mean():.0f} ms, {len(logs)} pairs, "
+        note += f"machine {cpu:.0%} busy"
         figures.append(
             Figure(
                 what=f"{what} of watched answers against others",
@@ -386,7 +392,7 @@ async def serve(options: argparse.Namespace) -> None:
 async def measure(options: argparse.Namespace) -> bool:
     figures = []
     if options.requests:
-        async with servers(interval=1, speed=options.speed):
+        async with servers(interval=1, speed=PAIR_SPEED):
             figures += await watched(options.requests)
     async with servers(interval=8, speed=options.speed):
         for workload in options.workload or RATES:
