@@ -214,7 +214,6 @@ class Board:
             held_tokens=np.maximum(held, kv_usage * kv_tokens),
             kv_tokens=np.where(kv_tokens > 0, kv_tokens, np.inf),
             seats=np.where(seats > 0, seats, np.inf),
-            turn_tokens=estimates.answer_s * estimates.prefill_rate / np.maximum(seats, 1.0),
             cached_blocks=matched,
             cached_tokens=matched * (BLOCK_BYTES / estimates.bytes_per_token),
             health=health,

@@ -46,6 +46,8 @@ class SchedulingRequest:
     """Expected length of the answer."""
     usual_tokens: float = 0.0
     """Prompt tokens that a request of this pool has to compute, on average."""
+    answer_tokens: float = 0.0
+    """Prompt tokens that an endpoint computes, by the learned rate, while it gives an answer."""
     blocks: tuple[int, ...] = ()
     """Chained hashes of the prompt's blocks; see `prompts.Prompt`."""
     turn: int = 0
@@ -75,9 +77,6 @@ class Pods:
     """Tokens that the KV cache can hold."""
     seats: Floats
     """The most requests that are served at once; others wait. Infinite until seen on its pages."""
-    turn_tokens: Floats
-    """Prompt tokens that it computes, by the learned rate, from one seat's becoming free to the
-    next one's. Of no meaning while its seats are unknown."""
     cached_blocks: Floats
     """Leading blocks of this request's prompt that the pod should have in its prefix cache."""
     cached_tokens: Floats

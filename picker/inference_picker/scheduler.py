@@ -96,6 +96,7 @@ class Scheduler:
                 prompt_tokens=tokens,
                 output_tokens=round(output),
                 usual_tokens=estimates.prompt_tokens,
+                answer_tokens=estimates.answer_s * estimates.prefill_rate,
                 blocks=prompt.blocks,
                 turn=self._turn - 1,
                 random=self._random,

@@ -48,7 +48,8 @@ class LoadCostScorer:
         uncached = np.maximum(request.prompt_tokens - pods.cached_tokens, 0.0)
         held = pods.held_tokens + uncached + request.output_tokens
         overflow = np.maximum(held - self._kv_share * pods.kv_tokens, 0.0)
-        turns = np.maximum(pods.in_flight + 1.0 - pods.seats, 0.0) * pods.turn_tokens
+        seatless = np.maximum(pods.in_flight + 1.0 - pods.seats, 0.0)
+        turns = seatless * (request.answer_tokens / pods.seats)
         work = pods.pending_tokens + uncached + overflow + turns + self._floor
         cost = work * (pods.in_flight + 1.0)
         queue = float(pods.pending_tokens.min()) / max(request.usual_tokens, self._floor)

@@ -82,6 +82,10 @@ class Divider:
         pickers of a pool draw the same control pods; ``is_full`` says that an endpoint can take no
         more, which keeps a small canary from being overrun.
         """
+
+        def has_room(among: Sequence[Endpoint]) -> bool:
+            return any(not is_full(endpoint) for endpoint in among)
+
         by_version: dict[str, list[Endpoint]] = {}
         for endpoint in endpoints:
             by_version.setdefault(endpoint.version, []).append(endpoint)
@@ -89,7 +93,7 @@ class Divider:
         wanted, canary_share = _drawn(shares, point)
         if wanted != shares.stable:
             own = by_version.get(wanted, [])
-            if any(not is_full(endpoint) for endpoint in own):
+            if has_room(own):
                 return Division(
                     endpoints=tuple(own),
                     version=wanted,
@@ -108,13 +112,12 @@ class Divider:
         control, is_matched = _control(stable, len(canaries), canary_share, now_s)
         in_control = wanted == shares.stable and point >= 1 - matched
         # What full canaries cannot take goes to stable: a control without that bound looks slower.
-        if in_control and any(not is_full(endpoint) for endpoint in control):
+        if in_control and has_room(control):
             sample, chosen = Sample.CONTROL if is_matched else Sample.UNMATCHED, control
         else:
             taken = {endpoint.address for endpoint in control}
             rest = [endpoint for endpoint in stable if endpoint.address not in taken] or stable
-            has_room = any(not is_full(endpoint) for endpoint in rest)
-            sample, chosen = Sample.BACKGROUND, rest if has_room else stable
+            sample, chosen = Sample.BACKGROUND, rest if has_room(rest) else stable
         return Division(
             endpoints=tuple(chosen),
             version=shares.stable,

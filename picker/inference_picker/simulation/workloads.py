@@ -83,38 +83,47 @@ def prefixed(random: Random, rate: float, duration_s: float) -> Iterator[TracedR
 
 def few_prefixed(random: Random, rate: float, duration_s: float) -> Iterator[TracedRequest]:
     """256 shared prefixes of 4,000 tokens, used as Zipf has it, and about 550 own tokens."""
-    return _prefixed(random, rate, duration_s, [1 / (n + 1) for n in range(_FEW_PREFIXES)])
+    return _prefixed(random, rate, duration_s, _zipf(_FEW_PREFIXES))
 
 
 def hot_prefixed(random: Random, rate: float, duration_s: float) -> Iterator[TracedRequest]:
     """64 shared prefixes of 768 tokens as Zipf has it: a fifth of all requests has the first."""
-    bounds = list(accumulate(1 / (n + 1) for n in range(_HOT_PREFIXES)))
-    for number, at in enumerate(_arrivals(random, rate, duration_s)):
-        prefix = random.choices(range(_HOT_PREFIXES), cum_weights=bounds)[0]
-        yield traced(
-            number=number,
-            at=at,
-            prompt_tokens=_HOT_TOKENS + _lengths(random, 60, 0.6, 400),
-            output_tokens=_lengths(random, 20, 0.6, 100),
-            prefix=str(prefix),
-            prefix_tokens=_HOT_TOKENS,
-        )
+    return _prefixed(
+        random,
+        rate,
+        duration_s,
+        _zipf(_HOT_PREFIXES),
+        prefix_tokens=_HOT_TOKENS,
+        own=(60, 0.6, 400),
+        output=(20, 0.6, 100),
+    )
+
+
+def _zipf(count: int) -> list[float]:
+    return [1 / (n + 1) for n in range(count)]
 
 
 def _prefixed(
-    random: Random, rate: float, duration_s: float, weights: list[float]
+    random: Random,
+    rate: float,
+    duration_s: float,
+    weights: list[float],
+    *,
+    prefix_tokens: int = _PREFIX_TOKENS,
+    own: tuple[float, float, int] = (400, 0.8, 4_000),
+    output: tuple[float, float, int] = (150, 0.8, 1_024),
 ) -> Iterator[TracedRequest]:
+    """``own`` and ``output`` are what `_lengths` draws from."""
     bounds = list(accumulate(weights))
     for number, at in enumerate(_arrivals(random, rate, duration_s)):
         prefix = random.choices(range(len(weights)), cum_weights=bounds)[0]
-        own = _lengths(random, 400, 0.8, 4_000)
         yield traced(
             number=number,
             at=at,
-            prompt_tokens=_PREFIX_TOKENS + own,
-            output_tokens=_lengths(random, 150, 0.8, 1_024),
+            prompt_tokens=prefix_tokens + _lengths(random, *own),
+            output_tokens=_lengths(random, *output),
             prefix=str(prefix),
-            prefix_tokens=_PREFIX_TOKENS,
+            prefix_tokens=prefix_tokens,
         )
 
 
@@ -169,7 +178,7 @@ _SMALL = Hardware(
     max_sequences=4,
     kv_tokens=32_768,
 )
-"""A server of few seats, as `make bench-live` starts them."""
+"""A server of few seats, half as fast as those of `make bench-live`."""
 
 WORKLOADS: Final[dict[str, Workload]] = {
     each.name: each

@@ -30,7 +30,6 @@ def make_pods(count: int, endpoints: list[Endpoint] | None = None, **columns: An
     values["health"] = np.ones(count)
     values["kv_tokens"] = np.full(count, np.inf)
     values["seats"] = np.full(count, np.inf)
-    values["turn_tokens"] = np.zeros(count)
     values["adapters_running"] = objects([NONE] * count)
     values["adapters_waiting"] = objects([NONE] * count)
     for name, column in columns.items():
@@ -106,11 +105,12 @@ SCORES: list[Any] = [
         [64 / 74, 1],
         id="load-cost-of-a-full-cache",
     ),
+    # An answer is as long as 400 tokens take, and of four seats one is free in a fourth of that.
     # With four of four seats taken it waits for one turn, with five in flight for two:
     # (64 + 100) x 5 and (64 + 200) x 6 against 64 x 7 where nobody waits.
     pytest.param(
         scorers.LoadCostScorer(),
-        {"in_flight": [4, 5, 6], "seats": [4, 4, 8], "turn_tokens": [100, 100, 100]},
+        {"in_flight": [4, 5, 6], "seats": [4, 4, 8]},
         [448 / 820, 448 / 1584, 1],
         id="load-cost-of-taken-seats",
     ),
@@ -121,7 +121,7 @@ SCORES: list[Any] = [
 def test_scorers_follow_their_formulas(
     scorer: Any, columns: dict[str, Any], expected: list[float]
 ) -> None:
-    request = make_request(blocks=(1, 2, 3, 4))
+    request = make_request(blocks=(1, 2, 3, 4), answer_tokens=400)
 
     assert scorer.score(request, make_pods(len(expected), **columns)) == pytest.approx(expected)
 

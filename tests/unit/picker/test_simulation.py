@@ -139,8 +139,8 @@ def test_in_bursts_the_default_is_no_worse_than_the_best_simple_one() -> None:
 
 
 def test_where_seats_are_few_a_popular_prefix_does_not_queue_at_one_pod() -> None:
-    # `make bench-picks` at full length. Without seats in its cost the default makes 230 ms of it,
-    # and is nearly twice as slow as the best simple one.
+    # `make bench-picks` at full length. Without seats in its cost the default makes 182 ms of it,
+    # and is a quarter slower than the best simple one.
     found = mean_ttft("few-seats", 60, GO_DEFAULT, *SIMPLE)
 
     assert found[DEFAULT] <= min(found[each] for each in SIMPLE)
