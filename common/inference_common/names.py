@@ -32,3 +32,9 @@ VERSION_LABEL: Final = f"{PREFIX}/version"
 
 HASH_LABEL: Final = "rollouts-pod-template-hash"
 """Argo Rollouts' label on ReplicaSets and pods (argo-rollouts utils/defaults)."""
+
+EXPERIMENT_ANNOTATION: Final = "experiment.argoproj.io/name"
+"""Argo Rollouts' annotation on ReplicaSets and Services of an Experiment (experiment_types.go)."""
+
+TEMPLATE_ANNOTATION: Final = "experiment.argoproj.io/template-name"
+"""Beside it: which of the Experiment's templates they belong to."""

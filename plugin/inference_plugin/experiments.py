@@ -5,6 +5,11 @@ A template names its destination by the annotation that revisions have too (unde
 makes for each template with a weight. An Experiment that is over is named by no call any more,
 so that what it had goes back to the stable revision, and references that were added for it leave
 the rule: their Service is about to be deleted.
+
+Argo Rollouts names a template's ReplicaSet and Service when it makes the Service, once: a status
+that it computed meanwhile from an older read takes both names away for good, and for containers
+without ports it never names them (argo-rollouts v1.10.2, experiments/experiment.go
+createTemplateService). Such templates are found by the Rollout's step.
 """
 
 from __future__ import annotations
@@ -12,15 +17,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from inference_common.kube import SERVICE
-from inference_common.names import DESTINATION_ANNOTATION
+from inference_common.kube import ROLLOUT, SERVICE
+from inference_common.names import (
+    DESTINATION_ANNOTATION,
+    EXPERIMENT_ANNOTATION,
+    HASH_LABEL,
+    TEMPLATE_ANNOTATION,
+)
 from inference_plugin.backends import Backend
 from inference_plugin.destinations import UnknownRevisionError
-from inference_plugin.errors import ConfigError
+from inference_plugin.errors import ConfigError, StaleError
 from inference_plugin.targets import Wait, WaitReason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from inference_plugin.config import RouterConfig
     from inference_plugin.rollouts import Command
@@ -32,13 +42,66 @@ Object = dict[str, Any]
 Item = TypeVar("Item")
 
 
+def identified(command: Command, view: View) -> Command:
+    """The command with the ReplicaSet and the Service of each template that came without them.
+
+    Raises StaleError where the Rollout's step and the ReplicaSets do not tell (yet) which they are.
+    """
+    extras = command.weighting.additional
+    if all(extra.pod_template_hash for extra in extras):
+        return command
+    key = command.spec.key
+    rollout = view.get(ROLLOUT, key.namespace, key.name) or {}
+    # The controller keeps the order of the step's templates, and leaves out those without weight.
+    templates = list(_weighted_templates(rollout))
+    if [weight for _, weight in templates] != [extra.weight for extra in extras]:
+        raise StaleError(
+            f"Argo Rollouts names no ReplicaSet for a template of the Experiment of {key}, and the "
+            f"Rollout's current step has the weights {templates}, not "
+            f"{[extra.weight for extra in extras]}. It is read again with the next call."
+        )
+    status = (rollout.get("status") or {}).get("canary") or {}
+    experiment = str(status.get("currentExperiment") or "")
+    found = tuple(
+        extra if extra.pod_template_hash else _found(extra, name, experiment, key.namespace, view)
+        for extra, (name, _) in zip(extras, templates, strict=True)
+    )
+    return replace(command, weighting=replace(command.weighting, additional=found))
+
+
+def _weighted_templates(rollout: Object) -> Iterator[tuple[str, int]]:
+    """Name and weight of the templates with a weight in the step at which the Rollout stands."""
+    canary = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
+    steps = canary.get("steps") or []
+    index = int((rollout.get("status") or {}).get("currentStepIndex") or 0)
+    step = steps[index] if index < len(steps) else {}
+    for template in (step.get("experiment") or {}).get("templates") or []:
+        if template.get("weight") is not None:
+            yield str(template["name"]), int(template["weight"])
+
+
+def _found(extra: Extra, template: str, experiment: str, namespace: str, view: View) -> Extra:
+    """The template's ReplicaSet, and its Service, which has the same name."""
+    for replica_set in view.replica_sets(namespace):
+        metadata = replica_set["metadata"]
+        annotations = metadata.get("annotations") or {}
+        whose = annotations.get(EXPERIMENT_ANNOTATION), annotations.get(TEMPLATE_ANNOTATION)
+        if whose == (experiment, template):
+            pod_template_hash = metadata["labels"][HASH_LABEL]
+            return replace(extra, service=metadata["name"], pod_template_hash=pod_template_hash)
+    raise StaleError(
+        f"Argo Rollouts names no ReplicaSet for the template {template!r} of the Experiment "
+        f"{experiment!r} in {namespace}, and no ReplicaSet there is annotated with their names "
+        f"({EXPERIMENT_ANNOTATION}, {TEMPLATE_ANNOTATION}). It is read again with the next call."
+    )
+
+
 def backends(
     target: Target[Backend], command: Command, config: RouterConfig, view: View
 ) -> tuple[Target[Backend], tuple[Wait, ...]]:
     """The target with the Experiment's backends; what a missing Service would get stays on stable.
 
-    Raises ConfigError for a template without a destination, UnknownRevisionError for one whose
-    ReplicaSet is not known yet.
+    Raises UnknownRevisionError for a template whose ReplicaSet is not known yet.
     """
     namespace = command.spec.key.namespace
     shares: dict[Backend, int] = {}
@@ -48,7 +111,12 @@ def backends(
             continue
         backend = _backend(extra, namespace, config, view)
         if view.get(backend.resource, namespace, backend.name) is None:
-            message = f"{backend} of an Experiment's template does not exist; stable has its share."
+            message = (
+                f"{backend} of an Experiment's template does not exist; stable has its share. "
+                "Argo Rollouts makes a template's Service only where its containers declare ports, "
+                f"and deletes it with the Experiment; the annotation {DESTINATION_ANNOTATION} "
+                "names another destination."
+            )
             waits = (*waits, Wait(reason=WaitReason.DESTINATION, message=message))
             continue
         shares[backend] = shares.get(backend, 0) + extra.weight
@@ -66,7 +134,10 @@ def backends(
 
 
 def adapters(target: Target[str], command: Command, view: View) -> Target[str]:
-    """The target with the adapters that the Experiment's templates name. Raises as ``backends``."""
+    """The target with the adapters that the Experiment's templates name.
+
+    Raises as ``backends``, and ConfigError for a template that names none.
+    """
     namespace = command.spec.key.namespace
     shares: dict[str, int] = {}
     for extra in command.weighting.additional:
@@ -109,13 +180,7 @@ def _backend(extra: Extra, namespace: str, config: RouterConfig, view: View) -> 
         own = config.static.group if config.static else None
         group = "" if kind == "Service" else own or config.poolGroup
         return Backend(group=group, kind=kind, namespace=namespace, name=named)
-    if extra.service:
-        return Backend(group="", kind="Service", namespace=namespace, name=extra.service)
-    raise ConfigError(
-        f"A template of the Experiment has the weight {extra.weight}, but no destination: no "
-        f"annotation {DESTINATION_ANNOTATION}, and no Service, which Argo Rollouts makes only for "
-        "containers that declare ports. Add one of them to the template, or leave the weight out."
-    )
+    return Backend(group="", kind="Service", namespace=namespace, name=extra.service)
 
 
 def _annotated(extra: Extra, namespace: str, view: View) -> str:

@@ -54,10 +54,11 @@ _ASK_AGAIN_S: Final = 0.5
 def plan(command: Command, view: View, *, now: float, permissions: Permissions) -> Decision:
     """The next thing to do for a command, at the wall-clock time ``now`` (seconds).
 
-    Raises ConfigError where a manifest is wrong, UnknownRevisionError where a revision is not
-    known yet.
+    Raises ConfigError where a manifest is wrong, StaleError where a revision (then it is an
+    UnknownRevisionError) or an Experiment's template is not known yet.
     """
     config = parse_config(command.spec.config)
+    command = experiments.identified(command, view)
     if config.mode is DestinationMode.MODEL:
         return _plan_model(command, config, view, now, permissions)
     if config.mode is DestinationMode.SHARED_POOL:

@@ -21,8 +21,8 @@ class Hashes:
 class Extra:
     """A destination beside the two revisions: the pods of one template of an Experiment.
 
-    ``service`` is the Service that Argo Rollouts made for it, empty where it made none; the hash
-    is that of the template's ReplicaSet.
+    ``service`` is the Service that Argo Rollouts made for it, the hash that of the template's
+    ReplicaSet; both are empty where the Experiment's status lacks them (experiments.identified).
     """
 
     service: str

@@ -24,10 +24,11 @@ from inference_plugin import commanded
 from inference_plugin.carriers import Permissions
 from inference_plugin.destinations import UnknownRevisionError
 from inference_plugin.ends import release
-from inference_plugin.errors import ConfigError
+from inference_plugin.errors import ConfigError, StaleError
 from inference_plugin.planning import plan
 from inference_plugin.rollouts import Command, RolloutKey, RolloutSpec, ping_pong
 from inference_plugin.shares import Extra, Hashes, Weighting
+from inference_plugin.slim import slim_replica_set, slim_rollout
 from support.memory_cluster import (
     NAMESPACE,
     MemoryCluster,
@@ -213,10 +214,81 @@ async def test_templates_beside_adapters_name_an_adapter(cluster: MemoryCluster)
         decide(cluster, make_command(10, BASELINE, inferenceModel="travel"))
 
 
-def test_a_template_without_a_destination_is_refused(cluster: MemoryCluster) -> None:
-    nowhere = Extra(service="", pod_template_hash="e1", weight=5)
-    with pytest.raises(ConfigError, match="only for containers that declare ports"):
-        decide(cluster, make_command(0, nowhere))
+def stand_at_experiment(cluster: MemoryCluster, *templates: Object, experiment: str) -> None:
+    """The Rollout at an experiment step, as the plugin's cache keeps it."""
+    made = make_rollout("chat", {"httpRoute": "chat"}, stable="h1", canary="h2")
+    steps: list[Object] = [{"setWeight": 10}, {"experiment": {"templates": list(templates)}}]
+    made["spec"]["strategy"]["canary"]["steps"] = steps
+    made["status"] |= {"currentStepIndex": 1, "canary": {"currentExperiment": experiment}}
+    cluster.put(ROLLOUT, slim_rollout(made))
+
+
+def put_annotated(cluster: MemoryCluster, extra: Extra, template: str, experiment: str) -> None:
+    """A template's ReplicaSet with Argo Rollouts' annotations, as the plugin's cache keeps it."""
+    made = make_replica_set("exp", extra.pod_template_hash)
+    made["metadata"]["name"] = extra.service
+    made["metadata"]["annotations"] = {
+        "experiment.argoproj.io/name": experiment,
+        "experiment.argoproj.io/template-name": template,
+        "rollout.argoproj.io/desired-replicas": "1",
+    }
+    owner = {"kind": "Experiment", "name": experiment, "uid": "uid-1", "controller": True}
+    made["metadata"]["ownerReferences"] = [owner]
+    cluster.put(REPLICASET, slim_replica_set(made))
+
+
+def lost(extra: Extra) -> Extra:
+    """The template as the controller asks for it once its status has lost both names."""
+    return Extra(service="", pod_template_hash="", weight=extra.weight)
+
+
+TEMPLATES: list[Object] = [
+    {"name": "baseline", "specRef": "stable", "weight": 5},
+    {"name": "beside", "specRef": "stable"},
+    {"name": "treatment", "specRef": "canary", "weight": 15},
+]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [(lost(BASELINE), lost(TREATMENT)), (BASELINE, lost(TREATMENT)), (lost(BASELINE), TREATMENT)],
+)
+async def test_templates_whose_status_lost_their_names_are_found_by_the_step(
+    cluster: MemoryCluster, asked: tuple[Extra, Extra]
+) -> None:
+    stand_at_experiment(cluster, *TEMPLATES, experiment="chat-h2-2-1")
+    put_annotated(cluster, BASELINE, "baseline", "chat-h2-2-1")
+    put_annotated(cluster, TREATMENT, "treatment", "chat-h2-2-1")
+    await carry_out(cluster, make_command(10, *asked))
+    assert weights_of(cluster, "chat") == {
+        "stable": 70,
+        "canary": 10,
+        "exp-baseline": 5,
+        "exp-treatment": 15,
+    }
+
+
+def test_templates_of_another_experiment_or_step_are_not_taken_for_it(
+    cluster: MemoryCluster,
+) -> None:
+    stand_at_experiment(cluster, *TEMPLATES, experiment="chat-h2-2-1")
+    put_annotated(cluster, BASELINE, "baseline", "chat-h1-1-1")
+    with pytest.raises(StaleError, match="'baseline' of the Experiment 'chat-h2-2-1'"):
+        decide(cluster, make_command(10, lost(BASELINE), lost(TREATMENT)))
+    with pytest.raises(StaleError, match="the Rollout's current step has the weights"):
+        decide(cluster, make_command(10, lost(TREATMENT)))
+
+
+async def test_a_template_without_a_service_leaves_its_share_on_stable(
+    cluster: MemoryCluster,
+) -> None:
+    """Argo Rollouts makes none for containers without ports, and names no hash either."""
+    portless = Extra(service="exp-portless", pod_template_hash="e3", weight=5)
+    stand_at_experiment(cluster, TEMPLATES[0], experiment="chat-h2-2-1")
+    put_annotated(cluster, portless, "baseline", "chat-h2-2-1")
+    decision = await carry_out(cluster, make_command(10, lost(portless)))
+    assert weights_of(cluster, "chat") == {"stable": 90, "canary": 10}
+    assert "only where its containers declare ports" in decision.waits[0].message
 
 
 def test_a_service_of_several_ports_is_refused_unless_one_is_known(cluster: MemoryCluster) -> None:
