@@ -43,6 +43,7 @@ def captured(
     missing = [n for n in ("prometheus", "namespace", "rollout") if not getattr(options, n)]
     if missing:
         raise InputError(f"--{missing[0]}: missing. It says where the data come from")
+    _check_arms(options)
     arms: Arms | PickerArms
     pod_label, node_label = options.pod_label, options.node_label
     hardware_label = options.hardware_label
@@ -132,6 +133,26 @@ def captured(
     # What is written is what evaluate takes.
     checking.parse(text, stable_only=stable_only)
     return text, tuple(found.notes)
+
+
+def _check_arms(options: CaptureOptions) -> None:
+    """Raises InputError for an option that these arms do not have: it would be ignored."""
+    by = options.arms_by
+    unfit = []
+    if by is ArmsBy.PODS and options.pool:
+        unfit.append("--pool: only with --arms adapters or versions")
+    if by is not ArmsBy.ADAPTERS:
+        given = {
+            "--canary-adapter": options.canary_adapter,
+            "--stable-adapter": options.stable_adapter,
+            "--control-adapter": options.control_adapter,
+            "--no-control": options.no_control,
+        }
+        unfit += [f"{name}: only with --arms adapters" for name, value in given.items() if value]
+    elif options.control_adapter and options.no_control:
+        unfit.append("--control-adapter: given beside --no-control")
+    if unfit:
+        raise InputError(*unfit)
 
 
 def _end(text: str) -> float:

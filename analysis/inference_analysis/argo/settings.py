@@ -6,11 +6,11 @@ docs/analysis.md describes every field. Durations are written as Argo writes the
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from inference_analysis.arms import PodsBy
@@ -107,6 +107,20 @@ class ArmsDocument(_Model):
     """Its name; by default the stable adapter's and ``-control``."""
     pool: str = ""
     """adapters, versions: the InferencePool, where several have targets of these names."""
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        """What these arms do not have would be ignored without a word."""
+        if self.by == "pods" and self.pool:
+            message = f"pool {self.pool!r}: only with by: adapters or versions"
+            raise ValueError(message)
+        if self.by != "adapters" and (self.control_adapter or not self.control):
+            message = f"controlAdapter and control: false: only with by: adapters, not {self.by}"
+            raise ValueError(message)
+        if self.control_adapter and not self.control:
+            message = f"controlAdapter {self.control_adapter!r}: given beside control: false"
+            raise ValueError(message)
+        return self
 
 
 class WindowsDocument(_Model):

@@ -48,6 +48,12 @@ def test_the_teams_defaults_lie_below_the_templates_own_settings() -> None:
         ),
         pytest.param({"prometheus": {"url": "host:9090"}}, "expected http://HOST", id="no-url"),
         pytest.param(MINIMAL | {"policy": {"mode": "hope"}}, "policy.mode", id="policy"),
+        ({"arms": {"pool": "chat"}}, "arms: Value error, pool 'chat': only with by"),
+        ({"arms": {"by": "versions", "control": False}}, "only with by: adapters, not versions"),
+        (
+            {"arms": {"by": "adapters", "control": False, "controlAdapter": "a"}},
+            "controlAdapter 'a': given beside control: false",
+        ),
     ],
 )
 def test_each_fault_of_the_settings_is_named_with_its_path(

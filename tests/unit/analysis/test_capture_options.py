@@ -34,6 +34,21 @@ def test_both_commands_take_every_option(command: str) -> None:
         pytest.param(ACCESS[:2], 2, "--namespace: missing", id="no-namespace"),
         pytest.param(ACCESS, 2, "--canary-hash", id="no-hashes"),
         pytest.param(
+            (*ACCESS, "--pool", "chat"), 2, "--pool: only with --arms", id="pods-have-no-pool"
+        ),
+        pytest.param(
+            (*ACCESS, "--arms", "versions", "--no-control", "--stable-adapter", "a"),
+            2,
+            "--no-control: only with --arms adapters",
+            id="versions-have-no-adapter",
+        ),
+        pytest.param(
+            (*ACCESS, "--arms", "adapters", "--no-control", "--control-adapter", "a"),
+            2,
+            "--control-adapter: given beside --no-control",
+            id="a-control-and-none",
+        ),
+        pytest.param(
             (*ACCESS, "--canary-hash", "a", "--stable-hash", "b"),
             4,
             "http://127.0.0.1:1: not reached",
