@@ -76,7 +76,6 @@ class Director:
         settings: Settings,
         start: int = 0,
         clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
         pool: str = "",
     ) -> None:
         """``start`` is where the even sequences begin; pickers of one pool differ in it.
@@ -97,7 +96,6 @@ class Director:
         self._settings = settings
         self._divider = Divider(start)
         self._clock = clock
-        self._wall_clock = wall_clock
         self.unmet: Counter[tuple[str, str]] = Counter()
         """Requests by the version that was drawn for them and could not take them, and by why."""
         self._targets = TargetDraw(start)
@@ -250,7 +248,6 @@ class Director:
             shares,
             allowed,
             key=key,
-            now_s=self._wall_clock(),
             is_full=lambda endpoint: self.scheduler.is_full(endpoint.address, at=at),
         )
         if division.version != division.wanted:

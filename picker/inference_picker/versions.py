@@ -5,7 +5,8 @@ The canary has the low end of that range and its control arm, equal in size, the
 a rising share only ever moves users from stable to canary. The control arm is served by as many
 stable pods as the canary has, and these serve nothing else while the others have room: measured
 against the whole of a larger pool an identical canary looks several times slower, because fewer
-pods even out less (queueing) and share one prefix cache less. Where the pool is too small for that
+pods even out less (queueing) and share one prefix cache less. They stay the same for a release, as
+the canary's do: on other pods a conversation finds no cache. Where the pool is too small for that
 the arm is marked instead.
 """
 
@@ -39,7 +40,6 @@ KEY_FIELDS: Final = ("prompt_cache_key", "safety_identifier", "user")
 
 _RANGE: Final = 1 << 64
 _ROUNDING: Final = 1e-9
-_REDRAW_S: Final = 300.0
 _CROWDING: Final = 1.25
 """Most that the load of stable's other pods may grow by for the control arm's own pods."""
 
@@ -73,13 +73,11 @@ class Divider:
         endpoints: Sequence[Endpoint],
         *,
         key: str | None,
-        now_s: float,
         is_full: Callable[[Endpoint], bool],
     ) -> Division:
         """The version for one request, and the endpoints of it that may serve it.
 
-        ``key`` tells the user, where one is known; ``now_s`` is the wall clock, from which all
-        pickers of a pool draw the same control pods; ``is_full`` says that an endpoint can take no
+        ``key`` tells the user, where one is known; ``is_full`` says that an endpoint can take no
         more, which keeps a small canary from being overrun.
         """
 
@@ -89,7 +87,8 @@ class Divider:
         by_version: dict[str, list[Endpoint]] = {}
         for endpoint in endpoints:
             by_version.setdefault(endpoint.version, []).append(endpoint)
-        point, bucket = self._place(key, _salt(shares))
+        salt = _salt(shares)
+        point, bucket = self._place(key, salt)
         wanted, canary_share = _drawn(shares, point)
         if wanted != shares.stable:
             own = by_version.get(wanted, [])
@@ -109,7 +108,7 @@ class Divider:
             for endpoint in found
         }
         matched = min(canary_share, 1 - canary_share)
-        control, is_matched = _control(stable, len(canaries), canary_share, now_s)
+        control, is_matched = _control(stable, len(canaries), canary_share, salt)
         in_control = wanted == shares.stable and point >= 1 - matched
         # What full canaries cannot take goes to stable: a control without that bound looks slower.
         if in_control and has_room(control):
@@ -134,7 +133,7 @@ class Divider:
 
 
 def _control(
-    stable: Sequence[Endpoint], pods: int, canary_share: float, now_s: float
+    stable: Sequence[Endpoint], pods: int, canary_share: float, salt: str
 ) -> tuple[Sequence[Endpoint], bool]:
     """What serves the control arm, and whether it is comparable; nothing without a canary.
 
@@ -151,24 +150,25 @@ def _control(
         return stable, is_even and total == pods and rest <= _ROUNDING
     if rest / (total - pods) > _CROWDING * (1 - canary_share) / total:
         return stable, False
-    return control_endpoints(stable, pods, now_s), is_even
+    return control_endpoints(stable, pods, salt), is_even
 
 
-def control_endpoints(stable: Sequence[Endpoint], pods: int, now_s: float) -> list[Endpoint]:
-    """The stable endpoints of so many pods, drawn anew every five minutes; none for 0 pods.
+def control_endpoints(stable: Sequence[Endpoint], pods: int, salt: str) -> list[Endpoint]:
+    """The stable endpoints of so many pods; none for 0 pods.
 
-    Every picker draws the same ones.
+    Every picker draws the same ones. More pods keep those that fewer have, and a pod that comes
+    takes the place of one at most.
     """
     names = frozenset(endpoint.pod or endpoint.address for endpoint in stable)
-    drawn = _drawn_pods(names, pods, int(now_s // _REDRAW_S))
+    drawn = _drawn_pods(names, pods, salt)
     return [endpoint for endpoint in stable if (endpoint.pod or endpoint.address) in drawn]
 
 
 # Asked for each request, with an answer that stays for minutes.
 @lru_cache(maxsize=64)
-def _drawn_pods(names: frozenset[str], pods: int, period: int) -> frozenset[str]:
+def _drawn_pods(names: frozenset[str], pods: int, salt: str) -> frozenset[str]:
     def rank(pod: str) -> bytes:
-        return hashlib.blake2b(f"{period}/{pod}".encode(), digest_size=8).digest()
+        return hashlib.blake2b(f"{salt}/{pod}".encode(), digest_size=8).digest()
 
     return frozenset(sorted(names, key=rank)[:pods])
 

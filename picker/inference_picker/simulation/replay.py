@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from inference_picker.simulation.traces import TracedRequest
 
 _ARRIVAL, _STEP, _SCRAPE = range(3)
-_REDRAWN_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +176,8 @@ class _Replay:
             return None, Sample.BACKGROUND
         division = self._divider.divide(
             PoolShares(
-                rollout="simulated",
+                # Each run has control pods and users of its own drawing.
+                rollout=f"simulated-{self._setting.seed}",
                 uid="simulated",
                 counter=1,
                 stable="stable",
@@ -185,8 +185,6 @@ class _Replay:
             ),
             self._endpoints,
             key=request.prefix if canary.is_sticky else None,
-            # Each run has control pods of its own drawing.
-            now_s=_REDRAWN_S * self._setting.seed + at,
             is_full=lambda endpoint: self._scheduler.is_full(endpoint.address, at=at),
         )
         return division.endpoints, division.sample

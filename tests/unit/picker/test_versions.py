@@ -15,7 +15,7 @@ from inference_picker.places import BUCKETS
 from inference_picker.pool import Endpoint
 from inference_picker.versions import Divider, Division, control_endpoints, key_of
 
-NOW_S = 1_000_000.0
+SALT = "llm/chat/h2"
 
 
 def shares(canary: int, of: int = 100, **more: int) -> PoolShares:
@@ -42,14 +42,12 @@ def divide(
     endpoints: list[Endpoint] | None = None,
     *,
     key: str | None = None,
-    now_s: float = NOW_S,
     full: frozenset[str] = frozenset(),
 ) -> Division:
     return divider.divide(
         shares(canary),
         pods() if endpoints is None else endpoints,
         key=key,
-        now_s=now_s,
         is_full=lambda endpoint: endpoint.pod in full,
     )
 
@@ -114,10 +112,7 @@ def test_another_release_goes_to_other_users_first() -> None:
         return {
             key
             for key in keys
-            if Divider()
-            .divide(wanted, pods(), key=key, now_s=NOW_S, is_full=lambda _: False)
-            .wanted
-            != "h1"
+            if Divider().divide(wanted, pods(), key=key, is_full=lambda _: False).wanted != "h1"
         }
 
     first, second = early("h2"), early("h3")
@@ -192,7 +187,7 @@ def test_without_keys_a_rising_share_takes_every_request_from_stable_and_none_fr
 
 def test_background_requests_use_the_control_pods_before_they_overrun_the_others() -> None:
     endpoints = pods(4, 1)
-    [control] = control_endpoints(endpoints[:4], 1, NOW_S)
+    [control] = control_endpoints(endpoints[:4], 1, SALT)
     full = frozenset(each.pod for each in endpoints[:4] if each != control)
     divider = Divider()
     found = [divide(divider, 20, endpoints, full=full) for _ in range(50)]
@@ -200,12 +195,39 @@ def test_background_requests_use_the_control_pods_before_they_overrun_the_others
     assert all(control in each.endpoints for each in background)
 
 
-def test_the_control_pods_are_drawn_anew_every_five_minutes_by_all_pickers_alike() -> None:
-    stable = pods(8, 0)
-    drawn = [control_endpoints(stable, 2, NOW_S + 300 * turn) for turn in range(20)]
-    assert control_endpoints(list(reversed(stable)), 2, NOW_S) == list(reversed(drawn[0]))
-    assert len({each.pod for turn in drawn for each in turn}) > 4
-    assert control_endpoints(stable, 2, NOW_S - NOW_S % 300 + 299) == drawn[0]
+def control_pods(stable: list[Endpoint], count: int, salt: str = SALT) -> set[str]:
+    return {each.pod for each in control_endpoints(stable, count, salt)}
+
+
+def test_the_control_pods_are_the_same_for_all_pickers_and_steps_of_a_release() -> None:
+    divider = Divider()
+    found = [
+        {
+            each.endpoints
+            for each in (divide(divider, share, pods(8, 1)) for _ in range(200))
+            if each.sample is Sample.CONTROL
+        }
+        for share in (5, 10, 12)
+    ]
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) == 1
+    assert control_pods(pods(8, 0)[::-1], 2) == control_pods(pods(8, 0), 2)
+
+
+def test_another_release_has_other_control_pods() -> None:
+    drawn = [control_pods(pods(8, 0), 2, f"llm/chat/h{number}") for number in range(2, 22)]
+    # By chance each pod is in a quarter of them.
+    assert set.union(*drawn) == {each.pod for each in pods(8, 0)}
+
+
+@given(st.integers(1, 12), st.integers(0, 12), st.text(max_size=3))
+def test_more_control_pods_keep_the_ones_there_are(total: int, count: int, salt: str) -> None:
+    stable = pods(total, 0)
+    fewer, more = control_pods(stable, count, salt), control_pods(stable, count + 1, salt)
+    assert fewer <= more
+    assert len(fewer) == min(count, total)
+    # A pod that comes takes one place at most.
+    assert len(control_pods(pods(total + 1, 0), count, salt) - fewer) <= 1
 
 
 def test_every_port_of_a_control_pod_is_of_the_control_arm() -> None:
@@ -215,7 +237,7 @@ def test_every_port_of_a_control_pod_is_of_the_control_arm() -> None:
         for port in (8000, 8001)
     ]
     assert (
-        Counter(each.pod for each in control_endpoints(stable, 1, NOW_S)).most_common(1)[0][1] == 2
+        Counter(each.pod for each in control_endpoints(stable, 1, SALT)).most_common(1)[0][1] == 2
     )
 
 
@@ -231,7 +253,7 @@ def test_what_a_canary_can_not_take_goes_to_stable_and_is_told(canary: list[Endp
 def test_a_full_control_arm_sends_on_what_it_can_not_take_as_a_full_canary_does() -> None:
     # A canary is never overrun. A control that was looked a hundred times slower in simulation.
     endpoints = pods(4, 1)
-    [control] = control_endpoints(endpoints[:4], 1, NOW_S)
+    [control] = control_endpoints(endpoints[:4], 1, SALT)
     divider = Divider()
 
     found = [divide(divider, 20, endpoints, full=frozenset({control.pod})) for _ in range(100)]
@@ -280,7 +302,7 @@ def test_no_request_goes_to_a_version_without_a_share(
     divider = Divider()
     for key in keys:
         found = divider.divide(
-            wanted, endpoints, key=key, now_s=NOW_S, is_full=lambda each: int(each.pod) in full
+            wanted, endpoints, key=key, is_full=lambda each: int(each.pod) in full
         )
         assert {each.version for each in found.endpoints} <= {found.version}
         assert found.version == "a" or weights.get(found.version, 0)
