@@ -70,10 +70,11 @@ bench-analysis: $(VENV)/installed ## Time and memory of a verdict
 
 bench-picks: $(VENV)/installed ## Quality of picks against simple policies and upstream, and their cost
 	$(BIN)/python tests/bench/picker_scheduling.py
+	PYTHONPATH=tests $(BIN)/python tests/bench/picker_floor.py
 	PYTHONPATH=tests $(BIN)/python tests/bench/picker_picks.py
 
 bench-control: $(VENV)/installed ## An identical canary against its control arm, by traffic and share
-	$(BIN)/python tests/bench/picker_control.py
+	PYTHONPATH=tests $(BIN)/python tests/bench/picker_control.py
 
 bench-live: $(VENV)/installed ## Picks on eight running servers through Envoy: TTFT by client
 	PYTHONPATH=tests $(BIN)/python tests/bench/picker_live.py

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, sqrt
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -36,6 +37,12 @@ def milliseconds(seconds: Sequence[float]) -> str:
     """``p50 / p99`` of durations in seconds, shown in milliseconds."""
     p50, p99 = (1000 * percentile(seconds, share) for share in (0.5, 0.99))
     return f"{p50:.2f} / {p99:.2f} ms"
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half of its 95 % interval by the normal approximation; 0 wide for one value."""
+    half = 1.96 * stdev(values) / sqrt(len(values)) if len(values) > 1 else 0.0
+    return fmean(values), half
 
 
 def show(title: str, figures: Iterable[Figure]) -> bool:

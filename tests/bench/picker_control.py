@@ -16,6 +16,7 @@ from functools import partial
 
 import numpy as np
 
+from bench.figures import interval
 from inference_picker.messages import Sample
 from inference_picker.simulation.engine import Hardware
 from inference_picker.simulation.policies import DEFAULT, POLICIES
@@ -67,9 +68,9 @@ def main() -> int:
                 if len(logs) < len(found):
                     print(f"{row}  marked as unmatched", flush=True)
                     continue
-                half = 1.96 * logs.std(ddof=1) / np.sqrt(len(logs))
-                low, high = np.exp(logs.mean() - half), np.exp(logs.mean() + half)
-                print(f"{row}  {np.exp(logs.mean()):.3f} ({low:.3f} to {high:.3f})", flush=True)
+                mean, half = interval(logs.tolist())
+                low, high = np.exp(mean - half), np.exp(mean + half)
+                print(f"{row}  {np.exp(mean):.3f} ({low:.3f} to {high:.3f})", flush=True)
                 if low < 1 - LIMIT or high > 1 + LIMIT:
                     missed.append(f"{name} at {percent} %")
     print("missed: " + "; ".join(missed) if missed else "all within 2 %")

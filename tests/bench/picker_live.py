@@ -30,7 +30,7 @@ import numpy as np
 import psutil
 import uvloop
 
-from bench.figures import Figure, percentile, show
+from bench.figures import Figure, interval, percentile, show
 from inference_common.logs import configure_logging
 from inference_picker.config import PickerConfig
 from inference_picker.director import Settings
@@ -296,12 +296,6 @@ async def compare(workload: str, options: argparse.Namespace) -> list[Figure]:
 def _busy(found: Sequence[Run]) -> str:
     cpu = max(r.cpu for r in found)
     return f"machine {cpu:.0%} busy" + (": too busy to tell" if cpu > BUSY else "")
-
-
-def interval(logs: Sequence[float]) -> tuple[float, float]:
-    """Mean and half of its 95 % interval by the normal approximation; 0 wide for one value."""
-    half = 1.96 * statistics.stdev(logs) / len(logs) ** 0.5 if len(logs) > 1 else 0.0
-    return statistics.fmean(logs), half
 
 
 def told(found: tuple[float, float]) -> str:
