@@ -44,6 +44,7 @@ def collected(
     if not isinstance(arms, PickerArms):
         found = captured(answers, families, settings)
         return replace(found, notes=(*server.notes, *found.notes))
+    answers |= {key: arms.of_pool(answer) for key, answer in answers.items() if key[1] != UP.metric}
     arms.check_pools(
         item for (_, metric), found in answers.items() if metric != UP.metric for item in found
     )
@@ -61,8 +62,10 @@ def collected(
     )
     lost = []
     if arms.by is PickerBy.VERSIONS:
-        lost = series(
-            server.samples(arms.diverted_selector(), since_s=grid.since_s, until_s=grid.end_s)
+        lost = arms.of_pool(
+            series(
+                server.samples(arms.diverted_selector(), since_s=grid.since_s, until_s=grid.end_s)
+            )
         )
     sticky = captured_users(
         {key: arms.of_users(answer) for key, answer in answers.items()}, families, settings

@@ -148,7 +148,6 @@ class PickerArms:
         matchers = [
             f"__name__=~{quoted(family.pattern())}",
             f"{self.namespace_label}={quoted(self.namespace)}",
-            *self._pool_matcher(),
         ]
         if family.kind is not Kind.PICKED:
             matchers.append('phase!="warmup"')
@@ -166,21 +165,21 @@ class PickerArms:
         matchers = (
             f"__name__={quoted(DIVERTED)}",
             f"{self.namespace_label}={quoted(self.namespace)}",
-            *self._pool_matcher(),
             f"version={quoted(self.canary_hash)}",
             'reason="ejected"',
         )
         return "{" + ",".join(matchers) + "}"
 
-    def _pool_matcher(self) -> tuple[str, ...]:
+    def of_pool(self, found: Iterable[Series]) -> list[Series]:
+        """The series of the pool that is meant; all where none is named."""
         if not self.pool:
-            return ()
+            return list(found)
         name = self.pool if "/" in self.pool else f"{self.namespace}/{self.pool}"
-        return (f"pool={quoted(name)}",)
+        return [item for item in found if _own(item, "pool") == name]
 
     def check_pools(self, found: Iterable[Series]) -> None:
         """Raises InputError where the series are of several pools: they would be added up."""
-        pools = sorted({item.labels["pool"] for item in found if item.labels.get("pool")})
+        pools = sorted({_own(item, "pool") for item in found} - {""})
         if len(pools) > 1:
             raise InputError(
                 f"The picker's series of {self.rollout} are of {len(pools)} pools: "
@@ -258,6 +257,10 @@ def _pod(item: Series) -> str:
 
     An endpoint that is no pod is named by its address, which stays whole.
     """
-    # A target's own label of that name, as a ServiceMonitor sets it, pushes the picker's aside.
-    endpoint = item.labels.get("exported_endpoint") or item.labels.get("endpoint", "")
+    endpoint = _own(item, "endpoint")
     return endpoint if _ADDRESS.fullmatch(endpoint) else endpoint.partition(":")[0]
+
+
+def _own(item: Series, label: str) -> str:
+    """The picker's label: a target's own one, as a ServiceMonitor sets it, pushes it aside."""
+    return item.labels.get(f"exported_{label}") or item.labels.get(label, "")

@@ -250,6 +250,17 @@ def test_two_pools_with_adapters_of_the_same_names_are_not_added_up() -> None:
         assert judged(document).decision.verdict is verdict
 
 
+def test_a_label_of_the_target_named_pool_hides_no_pool() -> None:
+    # As of a node pool: Prometheus keeps the target's and renames the picker's.
+    pages = adapters(exported_pool="llm/code", pool="h100")
+    adapters(1.3, pages=pages, exported_pool="llm/chat", pool="h100")
+
+    with pytest.raises(InputError, match=r"of 2 pools: llm/chat, llm/code"):
+        cells(pages, ADAPTERS)
+    document = cells(pages, replace(ADAPTERS, pool="chat"))
+    assert judged(document).decision.verdict is Verdict.FAIL
+
+
 def test_an_adapter_without_traffic_is_named() -> None:
     with pytest.raises(InputError, match=r"stable has no series at all.*second alias of travel-v1"):
         cells(adapters(control="travel-v1"), ADAPTERS)

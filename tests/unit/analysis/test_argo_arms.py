@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from inference_analysis.argo.looking import arms_of
@@ -12,8 +13,8 @@ from inference_analysis.argo.settings import analysis_document
 from inference_analysis.argo.subjects import Subject
 from inference_analysis.arms import Arms
 from inference_analysis.errors import InputError
-from inference_analysis.observations import Arm
 from inference_analysis.picker_arms import PickerArms, PickerBy
+from inference_analysis.series import Series
 
 SUBJECT = Subject(
     namespace="llm",
@@ -80,14 +81,22 @@ async def test_a_revision_that_names_no_adapter_is_refused_with_the_remedy() -> 
 async def test_a_pool_is_named_by_itself_or_with_its_namespace() -> None:
     about = await with_destinations(ReplicaSets(new="travel-v2", old="travel-v1"), SUBJECT)  # type: ignore[arg-type]
 
-    def selector(pool: str) -> str:
+    names = ("llm/chat", "other/chat", "llm/code")
+    found = [
+        Series(
+            name="requests", labels={"pool": name}, times=np.array([0.0]), values=np.array([1.0])
+        )
+        for name in names
+    ]
+
+    def kept(pool: str) -> list[str]:
         arms = arms_of(about, settings(by="adapters", pool=pool))
         assert isinstance(arms, PickerArms)
-        return arms.selector(Arm.CANARY, arms.families[0])
+        return [item.labels["pool"] for item in arms.of_pool(found)]
 
-    assert ',pool="llm/chat",' in selector("chat")
-    assert ',pool="other/chat",' in selector("other/chat")
-    assert "pool=" not in selector("")
+    assert kept("chat") == ["llm/chat"]
+    assert kept("other/chat") == ["other/chat"]
+    assert kept("") == list(names)
 
 
 def test_versions_are_told_by_their_hashes() -> None:
