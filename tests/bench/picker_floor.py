@@ -7,7 +7,7 @@ Beside the default policy, which knows what passed through it and pages that are
   what waits there) and takes the one that gives the first token first, with each token that has to
   be computed anew counted so many times more, because it drives another prefix from a cache.
 
-All start with each prefix in one cache, of which the index of the policies knows nothing.
+All start with each prefix in one cache, of which the policy's index knows nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from bench.figures import interval
 from inference_picker.messages import Sample
 from inference_picker.simulation.engine import BLOCK_TOKENS
-from inference_picker.simulation.policies import DEFAULT, GO_DEFAULT, POLICIES, index_of
+from inference_picker.simulation.policies import DEFAULT, POLICIES, index_of
 from inference_picker.simulation.replay import Setting, _Replay
 from inference_picker.simulation.workloads import WORKLOADS
 
@@ -46,7 +46,6 @@ class Way:
 
 WAYS = (
     Way(name=DEFAULT),
-    Way(name=GO_DEFAULT),
     Way(name="partition"),
     *(Way(name="oracle", misses=misses) for misses in MISSES),
 )
@@ -56,9 +55,8 @@ class Knowing(_Replay):
     """A run whose picks may read the modelled servers themselves."""
 
     def __init__(self, way: Way, setting: Setting) -> None:
-        """With the policy's own scheduler where the way is a policy."""
-        policy = way.name if way.name in POLICIES else DEFAULT
-        super().__init__(POLICIES[policy](), setting, index_of(policy))
+        """The default policy's scheduler keeps the books for every way."""
+        super().__init__(POLICIES[DEFAULT](), setting, index_of(DEFAULT))
         self._way = way
 
     def warm(self, trace: list[TracedRequest]) -> None:
@@ -76,7 +74,7 @@ class Knowing(_Replay):
     def _divide(
         self, request: TracedRequest, at: float
     ) -> tuple[tuple[Endpoint, ...] | None, Sample]:
-        if self._way.name in POLICIES:
+        if self._way.name == DEFAULT:
             return None, Sample.BACKGROUND
         if self._way.name == "partition":
             return (self._endpoints[self._home(request)],), Sample.BACKGROUND
