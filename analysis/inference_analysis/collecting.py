@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inference_analysis.capture_settings import CaptureSettings
     from inference_analysis.capturing import Captured
     from inference_analysis.prometheus import Prometheus
+    from inference_analysis.series import Series
 
 
 def collected(
@@ -34,20 +35,21 @@ def collected(
     Raises PrometheusError and InputError.
     """
     grid = settings.grid
+
+    def asked(selector: str) -> list[Series]:
+        return series(server.samples(selector, since_s=grid.since_s, until_s=grid.end_s))
+
     answers = {
-        (arm, family.metric): series(
-            server.samples(arms.selector(arm, family), since_s=grid.since_s, until_s=grid.end_s)
-        )
+        (arm, family.metric): asked(arms.selector(arm, family))
         for family in (*families, UP)
         for arm in settings.arms
     }
     if not isinstance(arms, PickerArms):
         found = captured(answers, families, settings)
         return replace(found, notes=(*server.notes, *found.notes))
-    answers |= {key: arms.of_pool(answer) for key, answer in answers.items() if key[1] != UP.metric}
-    arms.check_pools(
-        item for (_, metric), found in answers.items() if metric != UP.metric for item in found
-    )
+    measured = {key: arms.of_pool(answer) for key, answer in answers.items() if key[1] != UP.metric}
+    arms.check_pools(item for answer in measured.values() for item in answer)
+    answers |= measured
     answers = dict(zip(answers, from_zero(answers.values(), grid), strict=True))
     for arm in settings.arms:
         mine = [key for key in answers if key[0] is arm and key[1] != UP.metric]
@@ -62,11 +64,7 @@ def collected(
     )
     lost = []
     if arms.by is PickerBy.VERSIONS:
-        lost = arms.of_pool(
-            series(
-                server.samples(arms.diverted_selector(), since_s=grid.since_s, until_s=grid.end_s)
-            )
-        )
+        lost = arms.of_pool(asked(arms.diverted_selector()))
     sticky = captured_users(
         {key: arms.of_users(answer) for key, answer in answers.items()}, families, settings
     )

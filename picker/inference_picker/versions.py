@@ -164,7 +164,7 @@ def control_endpoints(stable: Sequence[Endpoint], pods: int, salt: str) -> list[
     return [endpoint for endpoint in stable if (endpoint.pod or endpoint.address) in drawn]
 
 
-# Asked for each request, with an answer that stays for minutes.
+# Asked for each request, with an answer that stays as long as the pods do.
 @lru_cache(maxsize=64)
 def _drawn_pods(names: frozenset[str], pods: int, salt: str) -> frozenset[str]:
     def rank(pod: str) -> bytes:

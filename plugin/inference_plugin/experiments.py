@@ -27,10 +27,11 @@ from inference_common.names import (
 from inference_plugin.backends import Backend
 from inference_plugin.destinations import UnknownRevisionError
 from inference_plugin.errors import ConfigError, StaleError
+from inference_plugin.rollouts import weighted_templates
 from inference_plugin.targets import Wait, WaitReason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from inference_plugin.config import RouterConfig
     from inference_plugin.rollouts import Command
@@ -52,8 +53,7 @@ def identified(command: Command, view: View) -> Command:
         return command
     key = command.spec.key
     rollout = view.get(ROLLOUT, key.namespace, key.name) or {}
-    # The controller keeps the order of the step's templates, and leaves out those without weight.
-    templates = list(_weighted_templates(rollout))
+    templates = weighted_templates(rollout)
     if [weight for _, weight in templates] != [extra.weight for extra in extras]:
         raise StaleError(
             f"Argo Rollouts names no ReplicaSet for a template of the Experiment of {key}, and the "
@@ -67,17 +67,6 @@ def identified(command: Command, view: View) -> Command:
         for extra, (name, _) in zip(extras, templates, strict=True)
     )
     return replace(command, weighting=replace(command.weighting, additional=found))
-
-
-def _weighted_templates(rollout: Object) -> Iterator[tuple[str, int]]:
-    """Name and weight of the templates with a weight in the step at which the Rollout stands."""
-    canary = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
-    steps = canary.get("steps") or []
-    index = int((rollout.get("status") or {}).get("currentStepIndex") or 0)
-    step = steps[index] if index < len(steps) else {}
-    for template in (step.get("experiment") or {}).get("templates") or []:
-        if template.get("weight") is not None:
-            yield str(template["name"]), int(template["weight"])
 
 
 def _found(extra: Extra, template: str, experiment: str, namespace: str, view: View) -> Extra:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from inference_plugin.errors import ConfigError
+from inference_plugin.rollouts import canary_strategy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,7 @@ def wished_routes(rollout: Object, hashes: Hashes, available: int) -> tuple[Mana
     or promoted, and for ``hashes`` that are no longer its own. Raises ConfigError for what no
     route can say.
     """
-    canary = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
+    canary = canary_strategy(rollout)
     names = names_of(rollout)
     status = rollout.get("status") or {}
     pair = (status.get("stableRS") or "", status.get("currentPodHash") or "")
@@ -86,7 +87,7 @@ def wished_routes(rollout: Object, hashes: Hashes, available: int) -> tuple[Mana
 
 def names_of(rollout: Object) -> tuple[str, ...]:
     """``spec.strategy.canary.trafficRouting.managedRoutes``, each name once."""
-    canary = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
+    canary = canary_strategy(rollout)
     listed = (canary.get("trafficRouting") or {}).get("managedRoutes") or []
     return tuple(dict.fromkeys(str(item.get("name") or "") for item in listed))
 

@@ -58,9 +58,15 @@ def key_of(rollout: Object) -> RolloutKey:
     return RolloutKey(namespace=metadata["namespace"], name=metadata["name"])
 
 
+def canary_strategy(rollout: Object) -> Object:
+    """``spec.strategy.canary``, empty where there is none."""
+    found: Object = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
+    return found
+
+
 def spec_of(rollout: Object) -> RolloutSpec | None:
     """How the Rollout's traffic is routed by this plugin; None where it is not."""
-    canary = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
+    canary = canary_strategy(rollout)
     routing = canary.get("trafficRouting") or {}
     plugins = routing.get("plugins") or {}
     if PLUGIN_NAME not in plugins:
@@ -101,7 +107,7 @@ def belongs_on_stable(rollout: Object) -> bool:
     True when aborted or fully promoted. With dynamicStableScale the controller moves traffic
     back only as fast as stable pods appear, and it does so by itself: False.
     """
-    canary = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
+    canary = canary_strategy(rollout)
     if canary.get("dynamicStableScale"):
         return False
     status = rollout.get("status") or {}
@@ -118,7 +124,7 @@ def step_weight(rollout: Object) -> int | None:
     (argo-rollouts v1.10.2, rollout/trafficrouting.go reconcileTrafficRouting). Who wants the
     traffic gone first reads the step. With dynamicStableScale stable is not large enough yet.
     """
-    canary = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
+    canary = canary_strategy(rollout)
     status = rollout.get("status") or {}
     steps = canary.get("steps") or []
     index = int(status.get("currentStepIndex") or 0)
@@ -129,6 +135,22 @@ def step_weight(rollout: Object) -> int | None:
     return int(given[-1]) if given else 0
 
 
+def weighted_templates(rollout: Object) -> list[tuple[str, int]]:
+    """Name and weight of the weighted templates of the experiment step at which it stands.
+
+    The controller asks for them in this order (argo-rollouts v1.10.2, rollout/trafficrouting.go
+    calculateWeightDestinationsFromExperiment).
+    """
+    steps = canary_strategy(rollout).get("steps") or []
+    index = int((rollout.get("status") or {}).get("currentStepIndex") or 0)
+    step = steps[index] if index < len(steps) else {}
+    return [
+        (str(template["name"]), int(template["weight"]))
+        for template in (step.get("experiment") or {}).get("templates") or []
+        if template.get("weight") is not None
+    ]
+
+
 def ping_pong(rollout: Object) -> tuple[str, str] | None:
     """The Services that take turns, the stable one first; None where none do.
 
@@ -136,7 +158,7 @@ def ping_pong(rollout: Object) -> tuple[str, str] | None:
     rollout/trafficrouting/service_helper.go). The turn changes in the same update of the status
     as the stable revision.
     """
-    canary = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
+    canary = canary_strategy(rollout)
     names = canary.get("pingPong") or {}
     pair = (str(names.get("pingService") or ""), str(names.get("pongService") or ""))
     if not all(pair):
@@ -151,7 +173,7 @@ def is_being_deleted(rollout: Object) -> bool:
 
 
 def _rolls_back_dynamically(rollout: Object, available: Callable[[str], int]) -> bool:
-    canary = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
+    canary = canary_strategy(rollout)
     status = rollout.get("status") or {}
     if not canary.get("dynamicStableScale") or status["stableRS"] != status["currentPodHash"]:
         return False

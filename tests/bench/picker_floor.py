@@ -15,14 +15,14 @@ from __future__ import annotations
 import argparse
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from bench.figures import interval
 from inference_picker.messages import Sample
 from inference_picker.simulation.engine import BLOCK_TOKENS
-from inference_picker.simulation.policies import DEFAULT, POLICIES, index_of
+from inference_picker.simulation.policies import DEFAULT, POLICIES
 from inference_picker.simulation.replay import Setting, _Replay
 from inference_picker.simulation.workloads import WORKLOADS
 
@@ -56,7 +56,7 @@ class Knowing(_Replay):
 
     def __init__(self, way: Way, setting: Setting) -> None:
         """The default policy's scheduler keeps the books for every way."""
-        super().__init__(POLICIES[DEFAULT](), setting, index_of(DEFAULT))
+        super().__init__(POLICIES[DEFAULT](), setting, None)
         self._way = way
 
     def warm(self, trace: list[TracedRequest]) -> None:
@@ -108,8 +108,8 @@ def _uncached(engine: Engine, request: TracedRequest) -> int:
 
 def mean_of(seed: int, *, way: Way, rate: float, duration_s: float) -> tuple[float, float]:
     """Mean TTFT in ms of the second half of a run, and the share of prompt tokens found cached."""
-    workload = replace(WORKLOADS[WORKLOAD], rate=rate)
-    trace = workload.requests(seed=seed, duration_s=duration_s)
+    workload = WORKLOADS[WORKLOAD]
+    trace = workload.requests(seed=seed, duration_s=duration_s, rate=rate)
     run = Knowing(way, Setting(pods=workload.pods, watch_share=0.05, seed=seed))
     run.warm(trace)
     result = run.run(trace, duration_s / 2)
@@ -118,7 +118,7 @@ def mean_of(seed: int, *, way: Way, rate: float, duration_s: float) -> tuple[flo
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=240.0)
     parser.add_argument("--rates", default="58,64")
     arguments = parser.parse_args()

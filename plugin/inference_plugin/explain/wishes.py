@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inference_plugin.rollouts import Command, belongs_on_stable, step_weight
+from inference_plugin.rollouts import (
+    Command,
+    belongs_on_stable,
+    canary_strategy,
+    step_weight,
+)
 from inference_plugin.shares import Extra, Weighting
 
 if TYPE_CHECKING:
@@ -75,5 +80,4 @@ def wish_of(
 
 def spec_steps(rollout: Object) -> int:
     """How many steps the Rollout has."""
-    canary = rollout.get("spec", {}).get("strategy", {}).get("canary") or {}
-    return len(canary.get("steps") or [])
+    return len(canary_strategy(rollout).get("steps") or [])

@@ -48,11 +48,20 @@ def test_the_teams_defaults_lie_below_the_templates_own_settings() -> None:
         ),
         pytest.param({"prometheus": {"url": "host:9090"}}, "expected http://HOST", id="no-url"),
         pytest.param(MINIMAL | {"policy": {"mode": "hope"}}, "policy.mode", id="policy"),
-        ({"arms": {"pool": "chat"}}, "arms: Value error, pool 'chat': only with by"),
-        ({"arms": {"by": "versions", "control": False}}, "only with by: adapters, not versions"),
-        (
-            {"arms": {"by": "adapters", "control": False, "controlAdapter": "a"}},
+        pytest.param(
+            MINIMAL | {"arms": {"pool": "chat"}},
+            "arms: Value error, pool 'chat': only with by",
+            id="pods-have-no-pool",
+        ),
+        pytest.param(
+            MINIMAL | {"arms": {"by": "versions", "control": False}},
+            "only with by: adapters, not versions",
+            id="versions-have-no-adapter",
+        ),
+        pytest.param(
+            MINIMAL | {"arms": {"by": "adapters", "control": False, "controlAdapter": "a"}},
             "controlAdapter 'a': given beside control: false",
+            id="a-control-and-none",
         ),
     ],
 )

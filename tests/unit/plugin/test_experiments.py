@@ -94,14 +94,25 @@ def put_service(cluster: MemoryCluster, name: str, *ports: int, ready: bool = Tr
     cluster.put(POD, make_pod(f"{name}-0", {"role": name}, ready=ready))
 
 
-def put_template(cluster: MemoryCluster, extra: Extra, destination: str | None = None) -> None:
-    """The ReplicaSet of an Experiment's template."""
-    made = make_replica_set(
-        extra.service or "exp", extra.pod_template_hash, destination=destination
-    )
-    owner = {"kind": "Experiment", "name": "chat-1", "uid": "uid-experiment", "controller": True}
+def put_template(
+    cluster: MemoryCluster,
+    extra: Extra,
+    destination: str | None = None,
+    *,
+    template: str = "treatment",
+    experiment: str = "chat-1",
+) -> None:
+    """The ReplicaSet of an Experiment's template, as the plugin's cache keeps it."""
+    made = make_replica_set("exp", extra.pod_template_hash, destination=destination)
+    made["metadata"]["name"] = extra.service
+    made["metadata"]["annotations"] = {
+        "experiment.argoproj.io/name": experiment,
+        "experiment.argoproj.io/template-name": template,
+        "rollout.argoproj.io/desired-replicas": "1",
+    }
+    owner = {"kind": "Experiment", "name": experiment, "uid": "uid-experiment", "controller": True}
     made["metadata"]["ownerReferences"] = [owner]
-    cluster.put(REPLICASET, made)
+    cluster.put(REPLICASET, slim_replica_set(made))
 
 
 @pytest.fixture
@@ -223,20 +234,6 @@ def stand_at_experiment(cluster: MemoryCluster, *templates: Object, experiment: 
     cluster.put(ROLLOUT, slim_rollout(made))
 
 
-def put_annotated(cluster: MemoryCluster, extra: Extra, template: str, experiment: str) -> None:
-    """A template's ReplicaSet with Argo Rollouts' annotations, as the plugin's cache keeps it."""
-    made = make_replica_set("exp", extra.pod_template_hash)
-    made["metadata"]["name"] = extra.service
-    made["metadata"]["annotations"] = {
-        "experiment.argoproj.io/name": experiment,
-        "experiment.argoproj.io/template-name": template,
-        "rollout.argoproj.io/desired-replicas": "1",
-    }
-    owner = {"kind": "Experiment", "name": experiment, "uid": "uid-1", "controller": True}
-    made["metadata"]["ownerReferences"] = [owner]
-    cluster.put(REPLICASET, slim_replica_set(made))
-
-
 def lost(extra: Extra) -> Extra:
     """The template as the controller asks for it once its status has lost both names."""
     return Extra(service="", pod_template_hash="", weight=extra.weight)
@@ -257,8 +254,8 @@ async def test_templates_whose_status_lost_their_names_are_found_by_the_step(
     cluster: MemoryCluster, asked: tuple[Extra, Extra]
 ) -> None:
     stand_at_experiment(cluster, *TEMPLATES, experiment="chat-h2-2-1")
-    put_annotated(cluster, BASELINE, "baseline", "chat-h2-2-1")
-    put_annotated(cluster, TREATMENT, "treatment", "chat-h2-2-1")
+    put_template(cluster, BASELINE, template="baseline", experiment="chat-h2-2-1")
+    put_template(cluster, TREATMENT, template="treatment", experiment="chat-h2-2-1")
     await carry_out(cluster, make_command(10, *asked))
     assert weights_of(cluster, "chat") == {
         "stable": 70,
@@ -272,7 +269,7 @@ def test_templates_of_another_experiment_or_step_are_not_taken_for_it(
     cluster: MemoryCluster,
 ) -> None:
     stand_at_experiment(cluster, *TEMPLATES, experiment="chat-h2-2-1")
-    put_annotated(cluster, BASELINE, "baseline", "chat-h1-1-1")
+    put_template(cluster, BASELINE, template="baseline", experiment="chat-h1-1-1")
     with pytest.raises(StaleError, match="'baseline' of the Experiment 'chat-h2-2-1'"):
         decide(cluster, make_command(10, lost(BASELINE), lost(TREATMENT)))
     with pytest.raises(StaleError, match="the Rollout's current step has the weights"):
@@ -285,7 +282,7 @@ async def test_a_template_without_a_service_leaves_its_share_on_stable(
     """Argo Rollouts makes none for containers without ports, and names no hash either."""
     portless = Extra(service="exp-portless", pod_template_hash="e3", weight=5)
     stand_at_experiment(cluster, TEMPLATES[0], experiment="chat-h2-2-1")
-    put_annotated(cluster, portless, "baseline", "chat-h2-2-1")
+    put_template(cluster, portless, template="baseline", experiment="chat-h2-2-1")
     decision = await carry_out(cluster, make_command(10, lost(portless)))
     assert weights_of(cluster, "chat") == {"stable": 90, "canary": 10}
     assert "only where its containers declare ports" in decision.waits[0].message
