@@ -122,7 +122,12 @@ async def test_pods_and_pickers_come_and_go_under_traffic_without_a_failure(
     for name in ("a", "b", "picker-a", "picker-b"):
         await scenario.until_available(name)
     await scenario.until_accepted("route")
-    async with Traffic(await scenario.address(), model="mymodel", rate=10) as traffic:
+    address = await scenario.address()
+    # The route was accepted before its pickers were available, and Envoy hears of them later.
+    async with Traffic(address, model="mymodel", rate=10) as starting:
+        for version in ("version-a", "version-b"):
+            await starting.until_answered_by(version)
+    async with Traffic(address, model="mymodel", rate=10) as traffic:
         window = await traffic.until_answers(100)
         low, high = window.interval("version-b", confidence=0.999999)
         assert low <= 0.5 <= high
